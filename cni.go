@@ -21,8 +21,8 @@ type Plugin struct {
 	loader    *loader
 	reloads   *reloader
 	records   *recordStore
-	sandboxes *sandboxLocks
-	gates     *networkGates
+	sandboxes sandboxLocks
+	gates     networkGates
 	self      writerID
 
 	// snap is what operations go by; each takes it once.
@@ -55,12 +55,10 @@ func New(opts ...Option) (*Plugin, error) {
 		return nil, err
 	}
 	p := &Plugin{
-		opts:      o,
-		slots:     newLimiter(o.maxConcurrent),
-		sandboxes: newSandboxLocks(),
-		gates:     newNetworkGates(),
-		self:      thisProcess(),
-		done:      make(chan struct{}),
+		opts:  o,
+		slots: newLimiter(o.maxConcurrent),
+		self:  thisProcess(),
+		done:  make(chan struct{}),
 	}
 	if o.passCNIArgs {
 		p.environArgs = os.Getenv("CNI_ARGS")

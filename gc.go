@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	gcSandboxes = 8                // torn down at a time
-	gcNetworks  = 4                // sent GC at a time
-	gcPatience  = 10 * time.Second // until GC holds other operations back for a moment
+	gcSandboxes = 8 // torn down at a time
+	gcNetworks  = 4 // sent GC at a time
 )
 
 // GC detaches what is recorded of sandboxes that are not among validPods, from

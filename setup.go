@@ -54,6 +54,9 @@ func (p *Plugin) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if err := checkPod(pod, true); err != nil {
+		return nil, err
+	}
 	plan, err := planPod(p.opts, p.snap.Load(), pod, p.environArgs)
 	if err != nil {
 		return nil, err
