@@ -23,7 +23,7 @@ func openNetNS(path string) (int, NetNSID, error) {
 	}
 	// The path is the caller's and may lead to anything: a FIFO must not block,
 	// a terminal not become ours.
-	fd, err := retryEINTR(func() (int, error) {
+	fd, err := uninterrupted(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	})
 	switch {
@@ -55,7 +55,7 @@ func isAbsence(err error) bool {
 // statNetNS reads device and inode of a namespace of any kind.
 func statNetNS(fd int) (NetNSID, error) {
 	var where unix.Statfs_t
-	if _, err := retryEINTR(func() (int, error) { return 0, unix.Fstatfs(fd, &where) }); err != nil {
+	if _, err := uninterrupted(func() (int, error) { return 0, unix.Fstatfs(fd, &where) }); err != nil {
 		return NetNSID{}, os.NewSyscallError("fstatfs", err)
 	}
 	if where.Type != unix.NSFS_MAGIC {
@@ -68,7 +68,7 @@ func statNetNS(fd int) (NetNSID, error) {
 	return NetNSID{Dev: uint64(stat.Dev), Ino: stat.Ino}, nil
 }
 
-func retryEINTR(fn func() (int, error)) (int, error) {
+func uninterrupted(fn func() (int, error)) (int, error) {
 	for {
 		v, err := fn()
 		if !errors.Is(err, unix.EINTR) {
@@ -127,7 +127,7 @@ func (v *visit) run() {
 		return
 	}
 	defer close(v.done)
-	own, err := retryEINTR(func() (int, error) { return unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	own, err := uninterrupted(func() (int, error) { return unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		runtime.UnlockOSThread()
 		v.err, v.returned = &fs.PathError{Op: "open", Path: ownNetNS, Err: err}, true
