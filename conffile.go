@@ -14,7 +14,7 @@ const maxConfSize = 1 << 20
 
 var (
 	errTooLarge   = fmt.Errorf("it is larger than %d bytes", maxConfSize)
-	errNotRegular = errors.New("it is not a regular file")
+	errIrregular = errors.New("it is not a regular file")
 )
 
 // fileCache reads files and keeps what they parse to, so that a file that has
@@ -109,7 +109,7 @@ func readConf(path string) ([]byte, fileID, error) {
 		return nil, fileID{}, err
 	}
 	if !st.mode.IsRegular() {
-		return nil, fileID{}, errNotRegular
+		return nil, fileID{}, errIrregular
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxConfSize+1))
 	if err != nil {

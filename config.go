@@ -292,7 +292,7 @@ func readFile[T any](b *loading, cache *fileCache[T], path, network string) (goo
 		}
 	}
 	if err == nil && !st.mode.IsRegular() {
-		err = errNotRegular
+		err = errIrregular
 	}
 	if err != nil {
 		good, ok = cache.keep(path)
