@@ -2,7 +2,10 @@ module github.com/podcni/podcni
 
 go 1.25.0
 
-require github.com/containernetworking/cni v1.3.1
+require (
+	github.com/containernetworking/cni v1.3.1
+	github.com/fsnotify/fsnotify v1.10.1
+)
 
 require (
 	github.com/stretchr/testify v1.12.1 // indirect
