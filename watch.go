@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -128,9 +129,14 @@ type watcher struct {
 	polling bool
 }
 
+// newWatcher makes a watcher that opens its source when it is first armed. One
+// whose open is nil watches nothing.
 func newWatcher(open func() (source, error), log *slog.Logger) *watcher {
 	return &watcher{open: open, log: log, set: newWatchSet(nil), armed: map[string]fs.FileInfo{}}
 }
+
+// off says that nothing is to be watched, nor polled.
+func (w *watcher) off() bool { return w.open == nil }
 
 // events is nil without a source: then it blocks for ever, as do errors.
 func (w *watcher) events() <-chan fsnotify.Event {
@@ -218,14 +224,22 @@ func (w *watcher) report(problem error) {
 
 // interval is after how long without an event the directories are read anyway.
 func (w *watcher) interval() time.Duration {
-	if w.polling || !watchAncestors {
+	switch {
+	case w.off():
+		return math.MaxInt64
+	case w.polling || !watchAncestors:
 		return pollEvery
 	}
 	return sweepEvery
 }
 
-// matters says whether an event may be about a target.
-func (w *watcher) matters(ev fsnotify.Event) bool {
+// take looks at an event, and answers whether it may be about a target. ok is
+// false when the source has ended by itself; the next arm opens another.
+func (w *watcher) take(ev fsnotify.Event, ok bool) bool {
+	if !ok {
+		w.close()
+		return true
+	}
 	path := filepath.Clean(ev.Name)
 	if info := w.armed[path]; info != nil {
 		if ev.Op&(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) != 0 {
@@ -245,18 +259,13 @@ func (w *watcher) doubt() {
 	}
 }
 
-// lose drops a source that has ended by itself; the next arm opens another.
-func (w *watcher) lose() {
-	_ = w.close()
-	w.polling = true
-}
-
-func (w *watcher) close() error {
+func (w *watcher) close() {
 	if w.src == nil {
-		return nil
+		return
 	}
-	err := w.src.Close()
+	if err := w.src.Close(); err != nil {
+		w.log.Debug("cannot close the watch of the configuration", "error", err)
+	}
 	w.src = nil
 	clear(w.armed)
-	return err
 }
