@@ -8,8 +8,9 @@ import (
 // Plugin attaches pods to networks. Make one with New; it is safe for
 // concurrent use.
 type Plugin struct {
-	opts *options
-	snap atomic.Pointer[snapshot]
+	opts    *options
+	snap    atomic.Pointer[snapshot]
+	records *recordStore
 }
 
 // New makes a Plugin.
