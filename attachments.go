@@ -56,6 +56,11 @@ type Attachment struct {
 // With an error, which is the file system's or the context's, the list holds what
 // could be read.
 func (p *Plugin) Attachments(ctx context.Context) ([]Attachment, error) {
+	end, err := p.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	return p.records.attachments(ctx)
 }
 
@@ -70,10 +75,15 @@ func (p *Plugin) Attachments(ctx context.Context) ([]Attachment, error) {
 // cannot be one, wraps ErrBusy when another process is at work on the sandbox for
 // as long as ctx lasts, and is a *RecordError when a file cannot be removed.
 func (p *Plugin) Forget(ctx context.Context, sandboxID string) error {
+	end, err := p.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := checkContainerID(sandboxID); err != nil {
 		return invalidField(ErrInvalidPod, "ID", sandboxID, err)
 	}
-	unlock, err := p.records.lockSandbox(ctx, sandboxID, false)
+	unlock, err := p.lockSandbox(ctx, sandboxID, false)
 	if err != nil {
 		return err
 	}

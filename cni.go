@@ -57,7 +57,7 @@ func New(opts ...Option) (*Plugin, error) {
 	p := &Plugin{
 		opts:  o,
 		slots: newLimiter(o.maxConcurrent),
-		self:  thisProcess(),
+		self:  thisWriter(),
 		done:  make(chan struct{}),
 	}
 	if o.passCNIArgs {
@@ -120,12 +120,13 @@ func (p *Plugin) end() {
 
 // lockSandbox keeps every other operation off the sandbox: those of this Plugin
 // and, where the platform can, those of other processes that share its records.
-func (p *Plugin) lockSandbox(ctx context.Context, id string) (unlock func(), err error) {
+// create says whether a record may be about to be written.
+func (p *Plugin) lockSandbox(ctx context.Context, id string, create bool) (unlock func(), err error) {
 	release, err := p.sandboxes.lock(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	releaseFile, err := p.records.lockSandbox(ctx, id)
+	releaseFile, err := p.records.lockSandbox(ctx, id, create)
 	if err != nil {
 		release()
 		return nil, err

@@ -109,7 +109,7 @@ func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]
 func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time, valid map[string]bool) error {
 	wait, cancel := context.WithTimeout(ctx, gcPatience)
 	defer cancel()
-	unlock, err := p.lockSandbox(wait, id)
+	unlock, err := p.lockSandbox(wait, id, false)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}

@@ -57,7 +57,7 @@ func (p *Plugin) podStatus(ctx context.Context, pod *PodNetwork, check bool) ([]
 		return nil, err
 	}
 	if check {
-		unlock, err := p.lockSandbox(ctx, pod.ID)
+		unlock, err := p.lockSandbox(ctx, pod.ID, false)
 		if err != nil {
 			return nil, err
 		}

@@ -61,7 +61,7 @@ func (p *Plugin) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := p.lockSandbox(ctx, pod.ID)
+	unlock, err := p.lockSandbox(ctx, pod.ID, true)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (p *Plugin) tearDown(ctx context.Context, pod *PodNetwork) error {
 	if err := checkPod(pod, false); err != nil {
 		return err
 	}
-	unlock, err := p.lockSandbox(ctx, pod.ID)
+	unlock, err := p.lockSandbox(ctx, pod.ID, false)
 	if err != nil {
 		return err
 	}
