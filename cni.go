@@ -10,13 +10,19 @@ import (
 type Plugin struct {
 	opts *options
 	snap atomic.Pointer[snapshot]
+
+	loader   *loader
+	probes   *prober
+	run      *runner
+	reloads  *reloader
+	statuses statusRuns
+	done     chan struct{} // closed by Shutdown
 }
 
 // New makes a Plugin.
 func New(opts ...Option) (*Plugin, error) { return nil, ErrUnsupported }
 
 func (p *Plugin) Name() string                                     { return CNIPluginName }
-func (p *Plugin) GetDefaultNetworkName() string                    { return "" }
 func (p *Plugin) SetUpPod(network PodNetwork) ([]NetResult, error) { return nil, nil }
 func (p *Plugin) SetUpPodWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
 	return nil, nil
@@ -28,6 +34,4 @@ func (p *Plugin) GetPodNetworkStatusWithContext(ctx context.Context, network Pod
 	return nil, nil
 }
 func (p *Plugin) GC(ctx context.Context, validPods []*PodNetwork) error { return nil }
-func (p *Plugin) Status() error                                         { return nil }
-func (p *Plugin) StatusWithContext(ctx context.Context) error           { return nil }
 func (p *Plugin) Shutdown() error                                       { return nil }
