@@ -37,7 +37,7 @@ type Plugin struct {
 	closed   bool
 	inFlight int
 
-	statusRuns statusRuns
+	statuses statusRuns
 }
 
 // New makes a Plugin: it applies the defaults and the options, loads the
@@ -64,10 +64,14 @@ func New(opts ...Option) (*Plugin, error) {
 		p.environArgs = os.Getenv("CNI_ARGS")
 	}
 	p.run = newRunner(o, p.slots)
-	if err := p.startBackground(); err != nil {
+	p.records = openRecords(o)
+	p.reloads = newReloader(o, p.snap.Store)
+	p.probes = newProber(context.Background(), p.run, o.log, p.reloads.wake)
+	if p.loader, err = newLoader(o, p.probes); err != nil {
 		return nil, err
 	}
-	p.records = openRecords(o)
+	p.reloads.start(p.loader)
+	<-p.reloads.settled
 	return p, nil
 }
 
@@ -92,7 +96,8 @@ func (p *Plugin) Shutdown() error {
 			p.records.close()
 		}
 	}
-	p.stopBackground()
+	p.reloads.close()
+	p.probes.close()
 	return nil
 }
 
