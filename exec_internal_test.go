@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is for what ought to happen at once, on a machine that is busy.
-const patience = time.Minute
+// execPatience is for what ought to happen at once, on a machine that is busy.
+const execPatience = time.Minute
 
 func testRunner(t *testing.T, opts ...Option) *runner {
 	t.Helper()
@@ -54,7 +54,7 @@ func pidPipe(t *testing.T, inv *invocation) (read func() []int) {
 	t.Cleanup(func() { _ = f.Close() })
 	lines := bufio.NewReader(f)
 	return func() []int {
-		require.NoError(t, f.SetReadDeadline(time.Now().Add(patience)))
+		require.NoError(t, f.SetReadDeadline(time.Now().Add(execPatience)))
 		line, err := lines.ReadString('\n')
 		require.NoError(t, err)
 		var pids []int
@@ -85,7 +85,7 @@ func requireGone(t *testing.T, pids []int) {
 	t.Helper()
 	require.NotEmpty(t, pids)
 	for _, pid := range pids {
-		require.Eventually(t, func() bool { return !alive(pid) }, patience, 5*time.Millisecond, "process %d", pid)
+		require.Eventually(t, func() bool { return !alive(pid) }, execPatience, 5*time.Millisecond, "process %d", pid)
 	}
 }
 

@@ -64,7 +64,7 @@ func TestRunManyAtOnce(t *testing.T) {
 	for range many {
 		require.NoError(t, <-results)
 	}
-	require.Eventually(t, func() bool { return countEntries(t, "/proc/self/fd") <= fds }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return countEntries(t, "/proc/self/fd") <= fds }, execPatience, 5*time.Millisecond)
 	err = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	require.ErrorIs(t, err, unix.ECHILD, "a child is left")
 }
@@ -85,7 +85,7 @@ func TestRunFailuresLeaveNoDescriptor(t *testing.T) {
 			require.Error(t, err)
 		}
 	}
-	require.Eventually(t, func() bool { return countEntries(t, "/proc/self/fd") <= fds }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return countEntries(t, "/proc/self/fd") <= fds }, execPatience, 5*time.Millisecond)
 }
 
 // What the poller cannot have is waited for without it.
@@ -130,7 +130,7 @@ func TestAbandonedChildIsReaped(t *testing.T) {
 	require.NoError(t, syscall.Kill(-pid, syscall.SIGKILL))
 	require.Eventually(t, func() bool {
 		return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) // not even a zombie
-	}, patience, 5*time.Millisecond)
+	}, execPatience, 5*time.Millisecond)
 }
 
 // inProcess runs the test again in a process of its own, where it may change

@@ -1,0 +1,15 @@
+package podcni_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/podcni/podcni/testutils"
+)
+
+// TestMain runs every test of the package in one sandbox of user, mount and
+// network namespaces, so that pods are real and the host is never touched.
+func TestMain(m *testing.M) {
+	testutils.MainInSandbox(m, func() error { return goleak.Find() })
+}
