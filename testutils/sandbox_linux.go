@@ -59,7 +59,7 @@ func rerun(t *testing.T) {
 	case out.skipped:
 		t.Skip("skipped in the sandbox; the reason is above")
 	case !out.passed:
-		t.Fatal("the sandbox did not run the test")
+		t.Fatal("the test did not come to its end in the sandbox")
 	}
 }
 
