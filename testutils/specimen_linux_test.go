@@ -116,3 +116,22 @@ func TestASandboxDiesWithItsParent(t *testing.T) {
 		return err != nil || strings.Contains(string(stat), ") Z ")
 	}, time.Minute, 5*time.Millisecond)
 }
+
+func TestWithoutNamespacesASandboxedTestIsSkipped(t *testing.T) {
+	t.Parallel()
+	testutils.Sandbox(t, func(t *testing.T) {
+		forbid := func(what string) {
+			require.NoError(t, os.WriteFile("/proc/sys/user/max_"+what+"_namespaces", []byte("0"), 0))
+		}
+		forbid("user")
+		out, err := specimen(t, "pass").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "\n--- PASS: TestSpecimen ", "root needs no user namespace")
+
+		forbid("mnt")
+		out, err = specimen(t, "fail").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "no sandbox: ")
+		require.Contains(t, string(out), "\n--- SKIP: TestSpecimen ")
+	})
+}
