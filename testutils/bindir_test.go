@@ -101,7 +101,7 @@ func TestAnswers(t *testing.T) {
 		"text before the answer":  {testutils.Answer{StdoutBefore: "log\n", Result: "{}"}, outcome{stdout: "log\n{}"}},
 		"blanks before the rest":  {testutils.Answer{StdoutFlood: 3, StdoutBefore: "log\n", Result: "{}"}, outcome{stdout: "   log\n{}"}},
 		"much on stderr":          {testutils.Answer{StderrFlood: 4, Stderr: "end", NoOutput: true}, outcome{stderr: "fakeend"}},
-		"an answer after a while": {testutils.Answer{Delay: time.Millisecond, Result: "{}"}, outcome{stdout: "{}"}},
+		"an answer after a while": {testutils.Answer{Delay: 200 * time.Millisecond, Result: "{}"}, outcome{stdout: "{}"}},
 		"versions": {
 			testutils.Answer{Versions: []string{"0.4.0"}},
 			outcome{stdout: `{"cniVersion":"1.1.0","supportedVersions":["0.4.0"]}`},
@@ -111,7 +111,9 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := testutils.NewBinDir(t).Plugin("bridge").On("VERSION", tt.answer)
+			begin := time.Now()
 			require.Equal(t, tt.want, runPlugin(t, p.Path(), "VERSION", conf))
+			require.GreaterOrEqual(t, time.Since(begin), tt.answer.Delay)
 		})
 	}
 }
