@@ -76,18 +76,21 @@ func TestASandboxEndsAsItsTestDid(t *testing.T) {
 		"panic": {"FAIL", "for this reason", nil},
 		"exit":  {"FAIL", "in the sandbox", nil},
 		"leak":  {"FAIL", "found unexpected goroutines", nil},
-		"hang":  {"FAIL", "test timed out after", []string{"-test.timeout=6s"}},
+		// On a busy machine the time of the outer run may be over first.
+		"hang": {"", "test timed out after", []string{"-test.timeout=6s"}},
 	}
 	for what, tt := range tests {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			out, err := specimen(t, what, tt.args...).CombinedOutput()
-			require.Contains(t, string(out), "--- "+tt.verdict+": TestSpecimen ")
 			require.Contains(t, string(out), tt.says)
-			if tt.verdict == "FAIL" {
-				require.Error(t, err)
-			} else {
+			if tt.verdict != "" {
+				require.Contains(t, string(out), "--- "+tt.verdict+": TestSpecimen ")
+			}
+			if tt.verdict == "SKIP" {
 				require.NoError(t, err)
+			} else {
+				require.Error(t, err)
 			}
 		})
 	}
