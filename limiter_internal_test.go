@@ -84,43 +84,6 @@ func TestLimiterContext(t *testing.T) {
 	})
 }
 
-// A slot that is handed over at the moment that the waiter's context ends goes
-// on to the next.
-func TestLimiterLosesNoSlot(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		for i := range 200 {
-			l := newLimiter(1)
-			require.NoError(t, l.acquire(t.Context(), verbAdd))
-			ctx, cancel := context.WithCancel(t.Context())
-			quit := make(chan error, 1)
-			go func() {
-				err := l.acquire(ctx, verbAdd)
-				if err == nil {
-					l.release()
-				}
-				quit <- err
-			}()
-			synctest.Wait()
-			got := make(chan error, 1)
-			go func() { got <- l.acquire(t.Context(), verbDel) }()
-			synctest.Wait()
-			if i%2 == 0 {
-				cancel()
-				l.release()
-			} else {
-				l.release()
-				cancel()
-			}
-			<-quit
-			require.NoError(t, <-got)
-			l.release()
-			require.Equal(t, 1, l.free)
-			cancel()
-		}
-	})
-}
-
 func TestLimiterProperty(t *testing.T) {
 	t.Parallel()
 	verbs := []string{verbAdd, verbDel, verbCheck, verbGC, verbStatus, verbVersion}

@@ -311,6 +311,92 @@ func TestGatesShortDeadline(t *testing.T) {
 	})
 }
 
+// What is handed over at the very moment that the waiter's context ends must go
+// on to whoever is next. The mutex makes sure of the moment: the context wakes
+// the waiter, which then finds that its turn has come.
+func TestLeavingAtTheMomentOfHandOver(t *testing.T) {
+	t.Parallel()
+	t.Run("lock", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var l sandboxLocks
+			_, err := l.lock(t.Context(), "id")
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			quitter := inBackground(func() (func(), error) { return l.lock(ctx, "id") })
+			next := inBackground(func() (func(), error) { return l.lock(t.Context(), "id") })
+			l.mu.Lock()
+			cancel()
+			l.unlockLocked("id")
+			l.mu.Unlock()
+			require.True(t, quitter.done())
+			require.ErrorIs(t, quitter.err, context.Canceled)
+			require.True(t, next.done())
+			next.release()
+			require.Empty(t, l.held)
+		})
+	})
+	t.Run("share", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var g networkGates
+			_, err := g.exclude(t.Context(), "net", 0)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			quitter := inBackground(func() (func(), error) { return g.share(ctx, "net") })
+			g.mu.Lock()
+			cancel()
+			g.gates["net"].openLocked()
+			g.mu.Unlock()
+			require.True(t, quitter.done())
+			require.ErrorIs(t, quitter.err, context.Canceled)
+			require.Empty(t, g.gates)
+		})
+	})
+	t.Run("exclude", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var g networkGates
+			_, err := g.share(t.Context(), "net")
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			quitter := inBackground(func() (func(), error) { return g.exclude(ctx, "net", 0) })
+			g.mu.Lock()
+			cancel()
+			g.unshareLocked("net")
+			g.mu.Unlock()
+			require.True(t, quitter.done())
+			if quitter.err == nil {
+				quitter.release() // it may as well have seen that the network is its own
+			}
+			require.Empty(t, g.gates)
+			require.Empty(t, g.collectors.held)
+		})
+	})
+	t.Run("slot", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			l := newLimiter(1)
+			require.NoError(t, l.acquire(t.Context(), verbAdd))
+			acquire := func(ctx context.Context) func() (func(), error) {
+				return func() (func(), error) { return l.release, l.acquire(ctx, verbAdd) }
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			quitter := inBackground(acquire(ctx))
+			next := inBackground(acquire(t.Context()))
+			l.mu.Lock()
+			cancel()
+			l.releaseLocked()
+			l.mu.Unlock()
+			require.True(t, quitter.done())
+			require.ErrorIs(t, quitter.err, context.Canceled)
+			require.True(t, next.done())
+			next.release()
+			require.Equal(t, 1, l.free)
+		})
+	})
+}
+
 // Whatever comes and goes, and whenever contexts end: nobody is let in beside a
 // GC, everybody is let in in the end, and nothing is left.
 func TestGatesProperty(t *testing.T) {
