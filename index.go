@@ -20,9 +20,6 @@ type recordIndex struct {
 // that people give stay far below.
 const manySplits = 32
 
-// longestIfNamePart is the kernel's limit to an interface's name, in bytes.
-const longestIfNamePart = 15
-
 // recordSplit is one way to read a record's name.
 type recordSplit struct{ network, id, ifName string }
 
@@ -32,7 +29,7 @@ func splitName(name string, limit int) []recordSplit {
 	var splits []recordSplit
 	for j := strings.LastIndexByte(name, '-'); j > 0; j = strings.LastIndexByte(name[:j], '-') {
 		ifName := name[j+1:]
-		if len(ifName) > longestIfNamePart {
+		if len(ifName) > longestIfName {
 			break
 		}
 		if checkInterfaceName(ifName) != nil || checkNetworkName(name[:j]) != nil {
@@ -61,7 +58,7 @@ func splitName(name string, limit int) []recordSplit {
 // sandbox whose ID is too long to turn up inside another's by chance.
 func ownSplit(name, id string) (own recordSplit, fits, certain bool) {
 	const longID = 16
-	all := splitName(name, 2*longestFileName*longestIfNamePart)
+	all := splitName(name, longestName*longestIfName)
 	mine := 0
 	for _, s := range all {
 		if s.id != id {
