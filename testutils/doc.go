@@ -1,0 +1,2 @@
+// Package testutils helps to test what runs CNI plugins.
+package testutils
