@@ -1,0 +1,35 @@
+package podcni
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/windows"
+)
+
+// groupAttr keeps a plugin off our console's Ctrl-C.
+func groupAttr() syscall.SysProcAttr {
+	return syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP, HideWindow: true}
+}
+
+// endGroup ends the plugin at once: Windows has no TERM, and a plugin's children
+// are not found by its group.
+func endGroup(p *os.Process, _ bool) { _ = p.Kill() }
+
+// isBusy says that the binary is being written.
+func isBusy(err error) bool { return errors.Is(err, windows.ERROR_SHARING_VIOLATION) }
+
+// binaryNames are the files that a plugin can be.
+func binaryNames(typ string) []string {
+	if strings.EqualFold(filepath.Ext(typ), ".exe") {
+		return []string{typ}
+	}
+	return []string{typ + ".exe", typ}
+}
+
+// executable is nil: Windows tells by the start.
+func executable(string, fs.FileInfo) error { return nil }
