@@ -52,7 +52,7 @@ func (n *node) reaches(from *podcni.NetNS, addr netip.Addr, port uint16) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	to := netip.AddrPortFrom(addr, port).String()
-	dialer := net.Dialer{Timeout: 5 * time.Second}
+	dialer := net.Dialer{Timeout: time.Second}
 	var conn net.Conn
 	dial := func() (err error) {
 		conn, err = dialer.DialContext(ctx, "tcp", to)

@@ -262,8 +262,9 @@ func (e *env) open(more ...podcni.Option) (*podcni.Plugin, error) {
 	return podcni.New(append(opts, more...)...)
 }
 
-// pod is the pod that the flags describe.
-func (e *env) pod(p *podcni.Plugin) (podcni.PodNetwork, error) {
+// pod is the pod that the flags describe, given the network of pods that name
+// none.
+func (e *env) pod(first string) (podcni.PodNetwork, error) {
 	pod := podcni.PodNetwork{
 		ID: e.id, Name: e.podName, Namespace: e.podNamespace,
 		Networks: e.networks, NetNS: e.netnsPath(),
@@ -272,7 +273,6 @@ func (e *env) pod(p *podcni.Plugin) (podcni.PodNetwork, error) {
 		return pod, nil
 	}
 	names := make(map[string]bool)
-	first := p.GetDefaultNetworkName()
 	if len(e.networks) > 0 {
 		first = e.networks[0].Name
 	}

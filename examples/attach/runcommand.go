@@ -39,7 +39,7 @@ func runCommand(ctx context.Context, e *env) (err error) {
 			return err
 		}
 		defer func() { err = e.also(err, ns.Remove()) }()
-		pod, err := e.pod(p)
+		pod, err := e.pod(p.GetDefaultNetworkName())
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,7 +42,7 @@ func add(ctx context.Context, e *env) error {
 		return err
 	}
 	return e.with(func(p *podcni.Plugin) error {
-		pod, err := e.pod(p)
+		pod, err := e.pod(p.GetDefaultNetworkName())
 		if err != nil {
 			return err
 		}
@@ -78,7 +79,7 @@ func del(ctx context.Context, e *env) error {
 		return err
 	}
 	return e.with(func(p *podcni.Plugin) error {
-		pod, err := e.pod(p)
+		pod, err := e.pod(p.GetDefaultNetworkName())
 		if err != nil {
 			return err
 		}
@@ -86,6 +87,9 @@ func del(ctx context.Context, e *env) error {
 			return err
 		}
 		ns, err := podcni.OpenNetNS(pod.NetNS)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // as del itself may be repeated
+		}
 		if err != nil {
 			return err
 		}
@@ -98,7 +102,7 @@ func check(ctx context.Context, e *env) error {
 		return err
 	}
 	return e.with(func(p *podcni.Plugin) error {
-		pod, err := e.pod(p)
+		pod, err := e.pod(p.GetDefaultNetworkName())
 		if err != nil {
 			return err
 		}
