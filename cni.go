@@ -79,9 +79,8 @@ func New(opts ...Option) (*Plugin, error) {
 func (p *Plugin) Name() string { return CNIPluginName }
 
 // Shutdown ends watching and probing, waits for both, and makes every later
-// call answer ErrShutdown, except for Shutdown itself, which may be called
-// again, and for what only reads: Name, GetDefaultNetworkName, Networks and
-// Rejected answer as at the end. Attached pods stay attached. Operations that
+// call that can fail answer ErrShutdown, except for Shutdown itself, which may
+// be called again. Attached pods stay attached. Operations that
 // are under way go on to their end under their own contexts; Shutdown does not
 // wait for them. It always returns nil.
 func (p *Plugin) Shutdown() error {

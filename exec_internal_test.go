@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is for what ought to happen at once, on a machine that is busy.
-const patience = time.Minute
+// execPatience is for what ought to happen at once, on a machine that is busy.
+const execPatience = time.Minute
 
 func testRunner(t *testing.T, opts ...Option) *runner {
 	t.Helper()
@@ -52,9 +52,10 @@ func pidPipe(t *testing.T, inv *invocation) (read func() []int) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = f.Close() })
+	lines := bufio.NewReader(f)
 	return func() []int {
-		require.NoError(t, f.SetReadDeadline(time.Now().Add(patience)))
-		line, err := bufio.NewReader(f).ReadString('\n')
+		require.NoError(t, f.SetReadDeadline(time.Now().Add(execPatience)))
+		line, err := lines.ReadString('\n')
 		require.NoError(t, err)
 		var pids []int
 		for _, field := range strings.Fields(line) {
@@ -84,7 +85,7 @@ func requireGone(t *testing.T, pids []int) {
 	t.Helper()
 	require.NotEmpty(t, pids)
 	for _, pid := range pids {
-		require.Eventually(t, func() bool { return !alive(pid) }, patience, 5*time.Millisecond, "process %d", pid)
+		require.Eventually(t, func() bool { return !alive(pid) }, execPatience, 5*time.Millisecond, "process %d", pid)
 	}
 }
 
@@ -472,4 +473,55 @@ func TestRunTakesASlot(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	requirePluginError(t, err)
 	require.NoFileExists(t, ran)
+}
+
+func TestFindPlugin(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	dir := func(name string) string {
+		path := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(path, 0o755))
+		return path
+	}
+	first, second := dir("first"), dir("second")
+	write := func(path string, mode os.FileMode) string {
+		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), mode))
+		return path
+	}
+	write(filepath.Join(first, "plain"), 0o644)
+	usablePlain := write(filepath.Join(second, "plain"), 0o755)
+	both := write(filepath.Join(first, "both"), 0o755)
+	write(filepath.Join(second, "both"), 0o755)
+	write(filepath.Join(second, "noexec"), 0o644)
+	dir("first/folder")
+	link := filepath.Join(first, "link")
+	require.NoError(t, os.Symlink(both, link))
+	require.NoError(t, os.Symlink(filepath.Join(root, "nowhere"), filepath.Join(first, "dangling")))
+	dirs := []string{filepath.Join(root, "none"), first, second}
+
+	for typ, want := range map[string]string{"plain": usablePlain, "both": both, "link": link} {
+		path, err := findPlugin(dirs, typ)
+		require.NoError(t, err, typ)
+		require.Equal(t, want, path)
+	}
+	for typ, is := range map[string]error{
+		"noexec": errNotExecutable, "folder": errNotRegular, "missing": nil, "dangling": nil,
+		"": errPluginName, ".": errPluginName, "..": errPluginName, "../first/both": errPluginName,
+		"a\\b": errPluginName, "a\x00": errPluginName, strings.Repeat("x", 5000): syscall.ENAMETOOLONG,
+	} {
+		_, err := findPlugin(dirs, typ)
+		require.ErrorIs(t, err, ErrPluginNotFound, typ)
+		if is != nil {
+			require.ErrorIs(t, err, is, typ)
+		}
+		if !errors.Is(err, errPluginName) {
+			for _, d := range dirs {
+				require.Contains(t, err.Error(), d)
+			}
+		}
+	}
+	_, err := findPlugin([]string{"first"}, "both")
+	require.ErrorIs(t, err, errNotAbsolute)
+	_, err = testRunner(t, WithBinDirs(dirs...)).find("missing")
+	require.ErrorIs(t, err, ErrPluginNotFound)
 }

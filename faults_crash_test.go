@@ -105,13 +105,16 @@ func TestRuntimeDiesDuringADD(t *testing.T) {
 				require.NoError(t, err)
 				require.Len(t, attachments, 1)
 				require.Equal(t, podcni.AttachmentState("attaching"), attachments[0].State)
-				n.bin.Plugin(fmt.Sprintf("p%d", i)).Ungate(t, "ADD")
 				switch next {
 				case "teardown":
 					require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
 				case "gc":
 					require.NoError(t, p.GC(t.Context(), nil))
 				case "setup":
+					go func() { // once the plugin at the gate is gone
+						n.waitForVerbs("DEL p0", 1)
+						gate.Open()
+					}()
 					_, err := p.SetUpPod(pod)
 					require.NoError(t, err)
 					require.NoError(t, p.TearDownPod(pod))

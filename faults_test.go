@@ -249,7 +249,7 @@ func TestForget(t *testing.T) {
 	pod := n.pod("sandbox", "a")
 	_, err := p.SetUpPod(pod)
 	require.NoError(t, err)
-	n.bin.Remove("a")
+	n.bin.Plugin("a").Remove()
 	for range 2 {
 		err := p.TearDownPod(pod)
 		require.ErrorIs(t, err, podcni.ErrPluginNotFound)
@@ -272,7 +272,7 @@ func TestPluginVanishes(t *testing.T) {
 	n.bin.Plugin("first").Pool()
 	n.conf.Write("net.conflist", testutils.List("net", "1.1.0", "first", "second"))
 	p := n.open(podcni.WithoutWatch())
-	n.bin.Remove("second")
+	n.bin.Plugin("second").Remove()
 	_, err := p.SetUpPod(n.pod("sandbox", "net"))
 	require.ErrorIs(t, err, podcni.ErrPluginNotFound)
 	require.Equal(t, "second", requirePluginError(t, err).Plugin)
@@ -280,7 +280,7 @@ func TestPluginVanishes(t *testing.T) {
 	require.Empty(t, n.records())
 	require.Empty(t, n.bin.Plugin("first").Held(t))
 
-	n.bin.Remove("first")
+	n.bin.Plugin("first").Remove()
 	_, err = p.SetUpPod(n.pod("other", "net"))
 	require.ErrorIs(t, err, podcni.ErrPluginNotFound)
 	require.Empty(t, n.records(), "nothing ran, nothing is to be undone")
@@ -291,7 +291,8 @@ func TestConfigChangesBetweenAddAndDel(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.bin.Add("a", "b")
-	n.conf.Write("net.conflist", testutils.ListJSON("net", "1.1.0", `{"type":"a","capabilities":{"portMappings":true},"mark":"old"}`))
+	n.conf.Write("net.conflist", testutils.ListJSON("net", "1.1.0",
+		map[string]any{"type": "a", "capabilities": map[string]bool{"portMappings": true}, "mark": "old"}))
 	p := n.open(podcni.WithoutWatch())
 	pod := n.pod("sandbox", "net")
 	pod.RuntimeConfig = map[string]podcni.RuntimeConfig{"net": {
@@ -300,7 +301,7 @@ func TestConfigChangesBetweenAddAndDel(t *testing.T) {
 	}}
 	_, err := p.SetUpPod(pod)
 	require.NoError(t, err)
-	n.conf.Write("net.conflist", testutils.ListJSON("net", "1.1.0", `{"type":"b","mark":"new"}`))
+	n.conf.Write("net.conflist", testutils.ListJSON("net", "1.1.0", map[string]any{"type": "b", "mark": "new"}))
 	require.NoError(t, p.Reload(t.Context()))
 	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
 	calls := n.calls()

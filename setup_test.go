@@ -345,7 +345,8 @@ func TestShutdownEndsEverything(t *testing.T) {
 		require.ErrorIs(t, err, podcni.ErrShutdown, what)
 	}
 	require.Equal(t, podcni.CNIPluginName, p.Name())
-	require.Equal(t, "a", p.GetDefaultNetworkName())
+	require.Empty(t, p.GetDefaultNetworkName())
+	require.Empty(t, p.Networks())
 
 	require.NoError(t, n.open().TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
 	require.Equal(t, []string{"ADD a", "DEL a"}, n.verbs())
