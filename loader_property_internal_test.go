@@ -140,8 +140,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// BenchmarkReload changes one file of fifty networks of three plugins each.
-func BenchmarkReload(b *testing.B) {
+// BenchmarkLoad changes one file of fifty networks of three plugins each.
+func BenchmarkLoad(b *testing.B) {
 	dir := b.TempDir()
 	o, err := newOptions([]Option{WithConfDir(filepath.Join(dir, "net.d")), WithBinDirs(filepath.Join(dir, "bin"))})
 	require.NoError(b, err)
