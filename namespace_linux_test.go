@@ -131,10 +131,6 @@ func TestNetNSInterfaceOfHardware(t *testing.T) {
 		require.Equal(t, "c2:11:22:33:44:55", eth0.MAC)
 		require.Equal(t, 1500, eth0.MTU)
 		require.False(t, eth0.Up)
-
-		// Nothing of the pod may stay in package net's cache of zones.
-		_, err = net.InterfaceByName("eth0")
-		require.Error(t, err)
 	})
 }
 
@@ -175,10 +171,10 @@ func addInterface(kind, name string, mac net.HardwareAddr) error {
 func TestNetNSDo(t *testing.T) {
 	t.Parallel()
 	testutils.Sandbox(t, func(t *testing.T) {
-		path := testutils.NewNetNS(t)
-		n, err := podcni.OpenNetNS(path)
+		// Not testutils' NewNetNS: it leaves a thread that is just ending.
+		n, err := podcni.NewNetNS(t.TempDir(), "pod")
 		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, n.Close()) })
+		t.Cleanup(func() { require.NoError(t, n.Remove()) })
 		inside := fmt.Sprintf("net:[%d]", n.ID().Ino)
 		own := readlink(t, "/proc/self/ns/net")
 		require.NotEqual(t, inside, own)
@@ -212,7 +208,7 @@ func TestNetNSDo(t *testing.T) {
 			requireNobodyAway(t)
 		})
 		t.Run("Close waits for nobody and cuts nobody off", func(t *testing.T) {
-			n, err := podcni.OpenNetNS(path)
+			n, err := podcni.OpenNetNS(n.Path())
 			require.NoError(t, err)
 			require.NoError(t, n.Do(n.Close))
 			require.ErrorIs(t, n.Do(func() error { return errMine }), os.ErrClosed)
