@@ -172,7 +172,7 @@ func TestUnreadableDirectoryKeepsItsNetworks(t *testing.T) {
 		require.Empty(t, s.rejected)
 	}
 	require.NoError(t, os.Chmod(b.confDir, 0))
-	defer os.Chmod(b.confDir, 0o755)
+	t.Cleanup(func() { require.NoError(t, os.Chmod(b.confDir, 0o755)) })
 	fresh := newBench(t)
 	fresh.l.o.confDir = b.confDir
 	require.ErrorIs(t, fresh.load(nil).reason, os.ErrPermission)
