@@ -404,6 +404,11 @@ func TestSettledFileIsNotRead(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "one", good)
 	require.Equal(t, 1, parsed)
+	require.NoError(t, os.WriteFile(path, []byte("two"), 0o644))
+	st.id.ctime++
+	good, _, err = cache.read(path, st)
+	require.NoError(t, err)
+	require.Equal(t, "two", good)
 
 	now := time.Now()
 	require.False(t, fileID{mtime: now.UnixNano()}.settled(now.Add(2*time.Second)))

@@ -113,6 +113,21 @@ func TestStrictPermissions(t *testing.T) {
 		expect("x", "y", "z")
 	}
 
+	// What is kept while a new plugin is asked must be trusted still.
+	hold := make(chan struct{})
+	b.run.mu.Lock()
+	b.run.hold = hold
+	b.run.mu.Unlock()
+	b.plugin("new").write("1.conf", list("x", "1.0.0", "new"))
+	s = b.l.load(s)
+	require.Equal(t, []string{"x", "y", "z"}, names(s))
+	require.NoError(t, os.Chmod(filepath.Join(b.binDir, "a"), 0o777))
+	s = b.l.load(s)
+	require.Equal(t, []string{"z"}, names(s))
+	close(hold)
+	require.NoError(t, os.Chmod(filepath.Join(b.binDir, "a"), 0o755))
+	expect("x", "y", "z")
+
 	// One binary directory that anyone can make is one too many.
 	open := filepath.Join(base, "tmp")
 	require.NoError(t, os.Mkdir(open, 0o755))
@@ -157,7 +172,7 @@ func TestUnreadableDirectoryKeepsItsNetworks(t *testing.T) {
 		require.Empty(t, s.rejected)
 	}
 	require.NoError(t, os.Chmod(b.confDir, 0))
-	defer os.Chmod(b.confDir, 0o755)
+	t.Cleanup(func() { require.NoError(t, os.Chmod(b.confDir, 0o755)) })
 	fresh := newBench(t)
 	fresh.l.o.confDir = b.confDir
 	require.ErrorIs(t, fresh.load(nil).reason, os.ErrPermission)

@@ -182,11 +182,10 @@ func (b *loading) untrustedIPAM(typ string) error {
 	if b.trust == nil {
 		return nil
 	}
-	path, err := b.probes.run.find(typ)
-	if err != nil {
-		return nil //nolint:nilerr // see above
+	if path, err := b.probes.run.find(typ); err == nil {
+		return b.trusts(path)
 	}
-	return b.trusts(path)
+	return nil
 }
 
 // chooseVersion is the highest version that the configuration names and that
