@@ -41,6 +41,7 @@ type reloader struct {
 	loaded    *snapshot
 	published *snapshot
 	waiting   []reloadRequest
+	calm      bool // settled is closed, or about to be
 	logged    *networkSummary
 
 	subs subscribers // safe for concurrent use
@@ -122,8 +123,8 @@ func (r *reloader) close() {
 }
 
 func (r *reloader) loop(ctx context.Context) {
-	calm := newDebounce()
-	defer calm.timer.Stop()
+	events := newDebounce()
+	defer events.timer.Stop()
 	sweep := time.NewTimer(sweepEvery)
 	defer sweep.Stop()
 	settle := time.NewTimer(r.patience)
@@ -132,7 +133,7 @@ func (r *reloader) loop(ctx context.Context) {
 
 	for {
 		r.scan()
-		calm.acted()
+		events.acted()
 		sweep.Reset(r.watcher.interval())
 	waiting:
 		for {
@@ -141,18 +142,18 @@ func (r *reloader) loop(ctx context.Context) {
 				return
 			case ev, ok := <-r.watcher.events():
 				if r.watcher.take(ev, ok) {
-					calm.note()
+					events.note()
 				}
 			case err := <-r.watcher.errors():
 				r.log.Debug("events about configuration changes are lost", "error", err)
 				r.watcher.doubt()
-				calm.note()
+				events.note()
 			case <-r.woken:
 				break waiting
 			case req := <-r.requests:
 				r.waiting = append(r.waiting, req)
 				break waiting
-			case <-calm.timer.C:
+			case <-events.timer.C:
 				break waiting
 			case <-sweep.C:
 				break waiting
@@ -223,13 +224,12 @@ func (r *reloader) arm() bool {
 	return r.watcher.arm(targets)
 }
 
-// settle lets New return and the first line be logged.
+// settle has the first line logged and lets New return.
 func (r *reloader) settle() {
-	select {
-	case <-r.settled:
-	default:
-		close(r.settled)
+	if !r.calm {
+		r.calm = true
 		r.logChange()
+		close(r.settled)
 	}
 }
 
@@ -243,9 +243,7 @@ type networkSummary struct {
 // logChange logs one line when the set of networks, the default or the
 // readiness is another than at the last line.
 func (r *reloader) logChange() {
-	select {
-	case <-r.settled:
-	default:
+	if !r.calm {
 		return // it would be about plugins that have not answered yet
 	}
 	s := r.published
