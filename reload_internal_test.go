@@ -117,7 +117,7 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 }
 
 // lines are what was logged at least at this level.
-func (b *syncBuffer) lines(min slog.Level) []string {
+func (b *syncBuffer) lines(least slog.Level) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var kept []string
@@ -125,7 +125,7 @@ func (b *syncBuffer) lines(min slog.Level) []string {
 		var level slog.Level
 		_, rest, _ := strings.Cut(line, "level=")
 		word, _, _ := strings.Cut(rest, " ")
-		if level.UnmarshalText([]byte(word)) == nil && level >= min {
+		if level.UnmarshalText([]byte(word)) == nil && level >= least {
 			kept = append(kept, line)
 		}
 	}
