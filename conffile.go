@@ -13,7 +13,7 @@ import (
 const maxConfSize = 1 << 20
 
 var (
-	errTooLarge   = fmt.Errorf("it is larger than %d bytes", maxConfSize)
+	errTooLarge  = fmt.Errorf("it is larger than %d bytes", maxConfSize)
 	errIrregular = errors.New("it is not a regular file")
 )
 

@@ -72,6 +72,12 @@ var (
 	// ErrBadRecord says that a record of an attachment cannot be read as one.
 	ErrBadRecord = errors.New("unreadable record")
 
+	// ErrNameTaken says that the record of an attachment would share its file
+	// with that of another attachment: the names of network, sandbox and
+	// interface, joined by '-', are the same. Nothing was run. Choose another
+	// interface name.
+	ErrNameTaken = errors.New("another attachment has a record of the same name")
+
 	// errNetNSGone is within the package's errors about a namespace: nothing is
 	// at its path any more.
 	errNetNSGone = fmt.Errorf("%w: it is gone", ErrNetNS)
@@ -140,6 +146,12 @@ type RecordError struct {
 	Path string
 	// Err is what is wrong with it.
 	Err error
+
+	// Of a file that is no record: the attachment that it was the record of, as
+	// far as its name tells. certain says that no other reading of the name is
+	// likely. network is empty where the name tells nothing.
+	network, id, ifName string
+	certain             bool
 }
 
 // Error names the file and what is wrong with it.

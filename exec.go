@@ -151,7 +151,7 @@ func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 		}
 		if stop := sleepUntil(ctx, busyDelay, limit); stop != nil {
 			out, perr := r.notRun(inv, fmt.Errorf("%w: %w", stopCause(stop), err))
-			perr.TimedOut = stop == errTimeLimit
+			perr.TimedOut = errors.Is(stop, errTimeLimit)
 			return out, perr
 		}
 	}
@@ -207,7 +207,7 @@ func (r *runner) finish(ctx context.Context, inv *invocation, end ended) (output
 	}
 	if err := verdict(inv.verb, end); err != nil {
 		perr := inv.fail(out, err)
-		perr.TimedOut = end.stopped == errTimeLimit
+		perr.TimedOut = errors.Is(end.stopped, errTimeLimit)
 		return out, perr
 	}
 	return out, nil
@@ -255,7 +255,7 @@ func verdict(verb string, end ended) error {
 
 // stopCause is what a caller sees of ended.stopped.
 func stopCause(stopped error) error {
-	if stopped == errTimeLimit {
+	if errors.Is(stopped, errTimeLimit) {
 		return fmt.Errorf("%w: %w", errTimeLimit, context.DeadlineExceeded)
 	}
 	return stopped

@@ -68,7 +68,7 @@ func (p *processes) run(ctx context.Context, inv *invocation, limit time.Time, s
 	if c.exited && c.drained() {
 		return c.reap(), nil
 	}
-	return c.supervise(ctx, limit), nil
+	return c.supervise(ctx, limit, newWaker(c)), nil
 }
 
 // child is a plugin's process. One goroutine owns it.

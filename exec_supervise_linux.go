@@ -10,8 +10,7 @@ import (
 )
 
 // supervise sees a child to its end that did not come at once.
-func (c *child) supervise(ctx context.Context, limit time.Time) ended {
-	w := newWaker(c)
+func (c *child) supervise(ctx context.Context, limit time.Time, w *waker) ended {
 	unwatch := context.AfterFunc(ctx, w.wake)
 	defer unwatch()
 

@@ -8,6 +8,8 @@ import (
 	"github.com/podcni/podcni/testutils"
 )
 
+// TestMain runs every test of the package in one sandbox of user, mount and
+// network namespaces, so that pods are real and the host is never touched.
 func TestMain(m *testing.M) {
-	testutils.Main(m, func() error { return goleak.Find() })
+	testutils.MainInSandbox(m, func() error { return goleak.Find() })
 }

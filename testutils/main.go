@@ -3,6 +3,7 @@ package testutils
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -18,6 +19,38 @@ import (
 //		testutils.Main(m, func() error { return goleak.Find() })
 //	}
 func Main(m *testing.M, after ...func() error) {
+	playPart()
+	runTests(m, after)
+}
+
+// MainInSandbox is Main that runs all tests of the package in one [Sandbox], so
+// that each may make network namespaces and be root. Where there can be no
+// sandbox the tests run without, and [NewNetNS] skips those that need one. A run
+// with -test.fuzz stays outside.
+func MainInSandbox(m *testing.M, after ...func() error) {
+	playPart()
+	if !inSandbox() && !fuzzing() {
+		if code, ok := rerunAll(); ok {
+			os.Exit(code)
+		}
+	}
+	runTests(m, after)
+}
+
+// fuzzing says whether the test binary fuzzes, or works for one that does: it
+// then has descriptors that a sandbox would not pass on.
+func fuzzing() bool {
+	for _, arg := range os.Args[1:] {
+		name := strings.TrimLeft(arg, "-")
+		if strings.HasPrefix(name, "test.fuzz=") || strings.HasPrefix(name, "test.fuzzworker") {
+			return true
+		}
+	}
+	return false
+}
+
+// playPart is what a process does that was not started to test, and its end.
+func playPart() {
 	if dir, path, ok := asPlugin(); ok {
 		os.Exit(play(dir, path))
 	}
@@ -25,6 +58,9 @@ func Main(m *testing.M, after ...func() error) {
 		linger(dir)
 		os.Exit(0)
 	}
+}
+
+func runTests(m *testing.M, after []func() error) {
 	if inSandbox() {
 		if err := enterSandbox(); err != nil {
 			os.Exit(refuseSandbox(err))

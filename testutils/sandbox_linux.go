@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -59,8 +60,35 @@ func rerun(t *testing.T) {
 	case out.skipped:
 		t.Skip("skipped in the sandbox; the reason is above")
 	case !out.passed:
-		t.Fatal("the sandbox did not run the test")
+		t.Fatal("the test did not come to its end in the sandbox")
 	}
+}
+
+// rerunAll runs this whole test binary again in a sandbox, and gives its exit
+// status; not ok means that there can be no sandbox.
+func rerunAll() (code int, ok bool) {
+	exe, err := os.Executable()
+	if err != nil {
+		return 0, false
+	}
+	runtime.LockOSThread() // see rerun
+	defer runtime.UnlockOSThread()
+	for _, withUser := range []bool{true, false} {
+		cmd := exec.Command(exe, append(slices.Clone(os.Args[1:]), sandboxMark)...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = sandboxAttr(withUser)
+		if cmd.Start() != nil {
+			continue
+		}
+		_ = cmd.Wait() // its exit status tells
+		if code := cmd.ProcessState.ExitCode(); code != sandboxDenied {
+			if code < 0 {
+				code = 1 // a signal
+			}
+			return code, true
+		}
+	}
+	return 0, false
 }
 
 // sandboxArgs are the arguments of the test binary in a sandbox: those of this

@@ -1,0 +1,147 @@
+package podcni
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// ownNetNS is the namespace of the thread that opens it.
+const ownNetNS = "/proc/thread-self/ns/net"
+
+// openNetNS opens a network namespace for entering it. The identity lacks
+// cookie and boot ID.
+func openNetNS(path string) (int, NetNSID, error) {
+	if strings.ContainsRune(path, 0) {
+		return -1, NetNSID{}, fmt.Errorf("%w: %.128q: %w", ErrNetNS, path, errHasNUL)
+	}
+	// The path is the caller's and may lead to anything: a FIFO must not block,
+	// a terminal not become ours.
+	fd, err := uninterrupted(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	})
+	switch {
+	case isAbsence(err):
+		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, errNetNSGone, err)
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV): // a socket, a device
+		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, ErrNetNS, err)
+	case err != nil:
+		return -1, NetNSID{}, &fs.PathError{Op: "open network namespace", Path: path, Err: err}
+	}
+	id, err := statNetNS(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, NetNSID{}, fmt.Errorf("%.128q: %w", path, err)
+	}
+	if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+		_ = unix.Close(fd)
+		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: it is a namespace of another kind", path, ErrNetNS)
+	}
+	return fd, id, nil
+}
+
+// isAbsence says that nothing is at a path; ESRCH is what /proc says of a
+// process that is just ending.
+func isAbsence(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ESRCH)
+}
+
+// statNetNS reads device and inode of a namespace of any kind.
+func statNetNS(fd int) (NetNSID, error) {
+	var where unix.Statfs_t
+	if _, err := uninterrupted(func() (int, error) { return 0, unix.Fstatfs(fd, &where) }); err != nil {
+		return NetNSID{}, os.NewSyscallError("fstatfs", err)
+	}
+	if where.Type != unix.NSFS_MAGIC {
+		return NetNSID{}, fmt.Errorf("%w: it is no namespace", ErrNetNS)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return NetNSID{}, os.NewSyscallError("fstat", err)
+	}
+	return NetNSID{Dev: uint64(stat.Dev), Ino: stat.Ino}, nil
+}
+
+func uninterrupted(fn func() (int, error)) (int, error) {
+	for {
+		v, err := fn()
+		if !errors.Is(err, unix.EINTR) {
+			return v, err
+		}
+	}
+}
+
+// enter runs fn in a namespace, as onThread does.
+func enter(fd int, fn func() error) error {
+	return onThread(func(int) error {
+		if err := netns.Set(netns.NsHandle(fd)); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+		return fn()
+	})
+}
+
+// onThread runs fn, which may change its thread's network namespace, in a
+// goroutine of its own, and waits. own is the namespace that the thread comes
+// from and goes back to.
+//
+// The goroutine is what makes it safe: one that ends while it is locked takes
+// its thread with it, so that a thread that cannot go back (a namespace of
+// another user namespace may be left and not entered again) is never seen by
+// anyone. The caller's own goroutine could not be thrown away.
+func onThread(fn func(own int) error) error {
+	v := visit{fn: fn, done: make(chan struct{})}
+	go v.run()
+	<-v.done
+	switch {
+	case v.panicked != nil:
+		panic(v.panicked)
+	case !v.returned:
+		runtime.Goexit()
+	}
+	return v.err
+}
+
+type visit struct {
+	fn       func(own int) error
+	done     chan struct{}
+	err      error
+	returned bool
+	panicked any
+}
+
+func (v *visit) run() {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread's namespace is what others see at /proc/PID/ns/net,
+		// and that thread cannot end. Hold it, so that this is another one.
+		go v.run()
+		<-v.done
+		runtime.UnlockOSThread()
+		return
+	}
+	defer close(v.done)
+	own, err := uninterrupted(func() (int, error) { return unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		runtime.UnlockOSThread()
+		v.err, v.returned = &fs.PathError{Op: "open", Path: ownNetNS, Err: err}, true
+		return
+	}
+	defer func() {
+		if !v.returned {
+			v.panicked = recover()
+		}
+		if netns.Set(netns.NsHandle(own)) == nil {
+			runtime.UnlockOSThread()
+		}
+		_ = unix.Close(own)
+	}()
+	v.err = v.fn(own)
+	v.returned = true
+}

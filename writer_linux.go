@@ -1,0 +1,26 @@
+package podcni
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// thisWriter identifies this process. What cannot be read stays zero: it is for
+// those who look at records, and nothing is decided by it.
+func thisWriter() writerID {
+	w := writerID{PID: os.Getpid()}
+	if stat, err := os.ReadFile("/proc/self/stat"); err == nil {
+		// The second field, the command, may hold anything, also ')'.
+		if i := bytes.LastIndexByte(stat, ')'); i >= 0 {
+			if fields := strings.Fields(string(stat[i+1:])); len(fields) > 19 {
+				w.Start, _ = strconv.ParseUint(fields[19], 10, 64)
+			}
+		}
+	}
+	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		w.BootID = strings.TrimSpace(string(id))
+	}
+	return w
+}
