@@ -471,7 +471,7 @@ func TestHungVersionRejectsItsOwnNetworkAlone(t *testing.T) {
 }
 
 // What a change of one network among many costs, beside the waiting.
-func BenchmarkReload(b *testing.B) {
+func BenchmarkChangeOfOneNetwork(b *testing.B) {
 	conf := testutils.NewConfDir(b)
 	list := func(i, version int) string {
 		return testutils.ListJSON(fmt.Sprintf("net%02d", i), "1.1.0",
