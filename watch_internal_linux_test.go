@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/podcni/podcni/testutils"
 )
 
 // becomes waits until the published networks are these: files and their
@@ -324,4 +327,61 @@ func TestWatchSettlesOnWhatIsThere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// limitInotify sets what users of this user namespace may have.
+func limitInotify(t *testing.T, what, limit string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/user/max_inotify_"+what, []byte(limit), 0o600); err != nil {
+		t.Skipf("inotify cannot be limited here: %v", err)
+	}
+}
+
+func TestWatchWithoutAnInotifyInstance(t *testing.T) {
+	t.Parallel()
+	testutils.Sandbox(t, func(t *testing.T) { // whose user namespace has limits of its own
+		limitInotify(t, "instances", "0")
+		conf := realDir(t)
+		r := newRunning(t, conf).begin()
+		write(t, filepath.Join(conf, "a.conf"), "1")
+		r.becomes(t, "a.conf", "1")
+		require.Len(t, grep(r.logs.lines(slog.LevelWarn), "polling"), 1)
+		limitInotify(t, "instances", "10")
+		require.Eventually(t, func() bool { return len(grep(r.logs.lines(slog.LevelInfo), "again")) == 1 },
+			patience, 10*time.Millisecond)
+	})
+}
+
+func TestWatchWithoutInotifyWatchesLeft(t *testing.T) {
+	t.Parallel()
+	testutils.Sandbox(t, func(t *testing.T) {
+		limitInotify(t, "watches", "1")
+		conf := realDir(t)
+		r := newRunning(t, conf).begin()
+		write(t, filepath.Join(conf, "a.conf"), "1")
+		r.becomes(t, "a.conf", "1")
+		require.Len(t, grep(r.logs.lines(slog.LevelWarn), "polling"), 1)
+	})
+}
+
+// The kernel has one watch for a directory under all its paths.
+func TestWatchDirectoryUnderTwoPaths(t *testing.T) {
+	t.Parallel()
+	testutils.Sandbox(t, func(t *testing.T) {
+		top := realDir(t)
+		conf, bin := filepath.Join(top, "net.d"), filepath.Join(top, "bin")
+		mkdir(t, conf)
+		mkdir(t, bin)
+		require.NoError(t, unix.Mount(conf, bin, "", unix.MS_BIND, ""))
+		r := newRunning(t, conf, bin).begin()
+		write(t, filepath.Join(conf, "a.conf"), "1")
+		r.becomes(t, "a.conf", "1", "bin", "a.conf=1;")
+		write(t, filepath.Join(bin, "plugin"), "2")
+		r.becomes(t, "a.conf", "1", "bin", "a.conf=1;plugin=2;")
+		rename(t, conf, conf+".old") // its mount point stays
+		r.becomes(t, "bin", "a.conf=1;plugin=2;")
+		write(t, filepath.Join(bin, "plugin"), "3")
+		r.becomes(t, "bin", "a.conf=1;plugin=3;")
+		require.NoError(t, unix.Unmount(bin, 0))
+	})
 }
