@@ -358,4 +358,3 @@ func fillRecords(t testing.TB, s *recordStore, n int) {
 		require.NoError(t, os.WriteFile(s.path(rec.fileName()), data, 0o600))
 	}
 }
-
