@@ -45,7 +45,7 @@ func TestBridgeDualStackWithMasquerading(t *testing.T) {
 		require.Contains(t, rules, a.ID)
 		require.Contains(t, rules, "masquerade")
 
-		a.echo(echoPort)
+		a.echo()
 		for _, ip := range got.Addrs() {
 			n.reaches(b.ns, ip, echoPort)
 			n.reaches(nil, ip, echoPort)
@@ -63,12 +63,12 @@ func TestPublishedPort(t *testing.T) {
 		const hostPort = 18080
 		portmap := object{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}}
 		n.load([]string{bridge}, list("net", "1.0.0", n.bridge(nil), portmap))
-		p := n.pod("a").ask("net", podcni.RuntimeConfig{PortMappings: []podcni.PortMapping{
+		p := n.pod("a").ask(podcni.RuntimeConfig{PortMappings: []podcni.PortMapping{
 			{HostPort: hostPort, ContainerPort: echoPort, Protocol: "TCP"},
 			{HostPort: 0, ContainerPort: echoPort},
 		}})
 		got := p.attach()
-		p.echo(echoPort)
+		p.echo()
 		for _, ip := range got.IPs {
 			n.reaches(nil, ip.Gateway, hostPort)
 		}
@@ -83,7 +83,7 @@ func TestBandwidth(t *testing.T) {
 	onNode(t, func(n *node) {
 		bandwidth := object{"type": "bandwidth", "capabilities": object{"bandwidth": true}}
 		n.load([]string{bridge}, list("net", "1.0.0", n.bridge(nil), bandwidth))
-		p := n.pod("a").ask("net", podcni.RuntimeConfig{Bandwidth: &podcni.BandwidthConfig{
+		p := n.pod("a").ask(podcni.RuntimeConfig{Bandwidth: &podcni.BandwidthConfig{
 			IngressRate: 10_000_000, IngressBurst: 1_000_000, EgressRate: 10_000_000, EgressBurst: 1_000_000,
 		}})
 		limited := 0
@@ -106,7 +106,7 @@ func TestHardwareAddressThroughTuning(t *testing.T) {
 		const mac = "c2:11:22:33:44:55"
 		tuning := object{"type": "tuning", "dataDir": filepath.Join(n.dir, "tuning"), "capabilities": object{"mac": true}}
 		n.load([]string{bridge}, list("net", "1.0.0", n.bridge(nil), tuning))
-		p := n.pod("a").ask("net", podcni.RuntimeConfig{MAC: mac})
+		p := n.pod("a").ask(podcni.RuntimeConfig{MAC: mac})
 		p.attach()
 		require.Equal(t, mac, p.kernel("eth0").MAC)
 		p.detach()
@@ -121,7 +121,7 @@ func TestAddressRanges(t *testing.T) {
 			"ipam":         object{"type": "host-local", "dataDir": n.reservations()},
 		})
 		n.load([]string{bridge}, list("net", "1.0.0", conf))
-		p := n.pod("a").ask("net", podcni.RuntimeConfig{IpRanges: [][]podcni.IpRange{
+		p := n.pod("a").ask(podcni.RuntimeConfig{IpRanges: [][]podcni.IPRange{
 			{{Subnet: "10.78.0.0/16", RangeStart: "10.78.5.9", RangeEnd: "10.78.5.9", Gateway: "10.78.0.1"}},
 			{{Subnet: "fd00:78::/64", RangeStart: "fd00:78::9", RangeEnd: "fd00:78::9"}},
 		}})
@@ -147,7 +147,7 @@ func TestTwoNetworksInOnePod(t *testing.T) {
 		require.Equal(t, "net0", got.IPs[0].Interface)
 		require.Equal(t, "eth0", got.IPs[1].Interface)
 		require.Equal(t, got.IPs[0].Address.Addr(), got.Primary())
-		p.echo(echoPort)
+		p.echo()
 		for _, ip := range got.Addrs() {
 			n.reaches(nil, ip, echoPort)
 		}

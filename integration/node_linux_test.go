@@ -144,12 +144,9 @@ func (n *node) pod(name string, networks ...podcni.NetAttachment) *pod {
 	return p
 }
 
-// ask sets what the pod asks of a network.
-func (p *pod) ask(network string, config podcni.RuntimeConfig) *pod {
-	if p.RuntimeConfig == nil {
-		p.RuntimeConfig = make(map[string]podcni.RuntimeConfig)
-	}
-	p.RuntimeConfig[network] = config
+// ask sets what the pod asks of the network that tests of one network have.
+func (p *pod) ask(config podcni.RuntimeConfig) *pod {
+	p.RuntimeConfig = map[string]podcni.RuntimeConfig{"net": config}
 	return p
 }
 

@@ -21,7 +21,7 @@ func TestPointToPoint(t *testing.T) {
 		b.attach()
 		require.Len(t, got.IPv4(), 1)
 		require.Len(t, got.IPv6(), 1)
-		a.echo(echoPort)
+		a.echo()
 		for _, ip := range got.Addrs() {
 			n.reaches(nil, ip, echoPort)
 			n.reaches(b.ns, ip, echoPort)
@@ -60,7 +60,7 @@ func TestStaticAddress(t *testing.T) {
 					macvlan["capabilities"] = test.capabilities
 				}
 				n.load([]string{"wire0", "wire1"}, list("net", "1.0.0", macvlan))
-				p := n.pod("a").ask("net", test.asked)
+				p := n.pod("a").ask(test.asked)
 				got := p.attach()
 				var addresses []string
 				for _, ip := range got.IPs {
@@ -69,12 +69,12 @@ func TestStaticAddress(t *testing.T) {
 				require.Equal(t, test.want, addresses)
 
 				// Another pod on the wire reaches it.
-				b := n.pod("b").ask("net", podcni.RuntimeConfig{Args: map[string]string{"IP": "10.80.0.8/24"}})
+				b := n.pod("b").ask(podcni.RuntimeConfig{Args: map[string]string{"IP": "10.80.0.8/24"}})
 				if test.capabilities != nil {
-					b.ask("net", podcni.RuntimeConfig{IP: "10.80.0.8/24"})
+					b.ask(podcni.RuntimeConfig{IP: "10.80.0.8/24"})
 				}
 				b.attach()
-				p.echo(echoPort)
+				p.echo()
 				n.reaches(b.ns, netip.MustParsePrefix(v4).Addr(), echoPort)
 				p.detach()
 				b.detach()
@@ -101,7 +101,7 @@ func TestFlannel(t *testing.T) {
 		got := p.attach()
 		require.True(t, netip.MustParsePrefix("10.244.3.0/24").Contains(got.Primary()), got.Primary())
 		require.Equal(t, 1400, p.kernel("eth0").MTU)
-		p.echo(echoPort)
+		p.echo()
 		n.reaches(nil, got.Primary(), echoPort)
 		p.detach()
 		n.nothingLeft()

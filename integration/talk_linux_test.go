@@ -18,12 +18,12 @@ import (
 const patience = time.Minute
 
 // echo serves TCP echo in the pod until the test ends.
-func (p *pod) echo(port uint16) {
+func (p *pod) echo() {
 	t := p.n.t
 	t.Helper()
 	var l net.Listener
 	require.NoError(t, p.ns.Do(func() (err error) {
-		l, err = net.ListenTCP("tcp", &net.TCPAddr{Port: int(port)})
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{Port: echoPort})
 		return err
 	}))
 	served := make(chan struct{})

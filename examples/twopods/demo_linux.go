@@ -100,7 +100,7 @@ func (d *demo) start() (*podcni.Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer host.Close() //nolint:errcheck // only read
+	defer host.Close()
 	if err := host.LoopbackUp(); err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (d *demo) together(ctx context.Context, p *podcni.Plugin, web, client *pod)
 	if !d.check("pod web serves TCP echo", err) {
 		return
 	}
-	defer echo.Close() //nolint:errcheck // nothing is lost
+	defer echo.Close()
 	go serve(echo)
 
 	for _, ip := range web.sum.Addrs() {

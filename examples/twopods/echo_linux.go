@@ -34,7 +34,7 @@ func serve(l net.Listener) {
 			return
 		}
 		go func() {
-			defer conn.Close()         //nolint:errcheck // whoever wants the rest will notice
+			defer conn.Close()
 			_, _ = io.Copy(conn, conn) // the other side notices
 		}()
 	}
@@ -75,7 +75,7 @@ func talk(ctx context.Context, ns *podcni.NetNS, to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // everything was read
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func transfer(ctx context.Context, ns *podcni.NetNS, to netip.AddrPort, n int64)
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close() //nolint:errcheck // everything was read
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return 0, err
 	}
