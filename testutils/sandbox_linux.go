@@ -74,7 +74,7 @@ func rerunAll() (code int, ok bool) {
 	runtime.LockOSThread() // see rerun
 	defer runtime.UnlockOSThread()
 	for _, withUser := range []bool{true, false} {
-		cmd := exec.Command(exe, append(slices.Clone(os.Args[1:]), sandboxMark)...)
+		cmd := exec.Command(exe, append(slices.Clone(os.Args[1:]), packageMark)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.SysProcAttr = sandboxAttr(withUser)
 		if cmd.Start() != nil {
