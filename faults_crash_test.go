@@ -40,6 +40,7 @@ func TestRuntimeProcess(t *testing.T) {
 		err = p.TearDownPod(task.Pod)
 	}
 	require.NoError(t, err)
+	require.NoError(t, p.Shutdown())
 }
 
 // runtime starts a process that does op with the pod.

@@ -23,7 +23,8 @@ const (
 
 // endOrphans ends plugins that a runtime which died left at work on the
 // attachment, and waits until they are gone. They are known by their
-// environment: every plugin has the sandbox and the interface there.
+// environment: every plugin has the sandbox, its namespace and the interface
+// there.
 func endOrphans(ctx context.Context, log *slog.Logger, rec *record) error {
 	var errs []error
 	for _, pid := range pluginsOf(rec) {
@@ -66,7 +67,7 @@ func isPluginOf(pid int, rec *record) bool {
 	has := func(v string) bool {
 		return bytes.HasPrefix(env, []byte(v+"\x00")) || bytes.Contains(env, []byte("\x00"+v+"\x00"))
 	}
-	return has("CNI_CONTAINERID="+rec.ContainerID) && has("CNI_IFNAME="+rec.IfName) &&
+	return has("CNI_CONTAINERID="+rec.ContainerID) && has("CNI_IFNAME="+rec.IfName) && has("CNI_NETNS="+rec.NetNS) &&
 		(has("CNI_COMMAND=ADD") || has("CNI_COMMAND=DEL"))
 }
 

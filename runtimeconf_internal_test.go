@@ -245,7 +245,7 @@ func TestPlanInterfaceConfig(t *testing.T) {
 	require.Contains(t, argsString(plan[1].rec.CniArgs), ";IP=10.0.0.2")
 	require.NotContains(t, argsString(plan[1].rec.CniArgs), "MAC=", "InterfaceConfig stands in for RuntimeConfig as a whole")
 	require.Nil(t, plan[0].rec.CapabilityArgs["aliases"])
-	require.JSONEq(t, `{"aliases":["x","y"]}`, asJSON(t, plan[2].rec.CapabilityArgs))
+	require.JSONEq(t, `{"aliases":["x","y"]}`, asJSONValue(t, plan[2].rec.CapabilityArgs))
 
 	pod.InterfaceConfig["net1"] = RuntimeConfig{IP: "x"}
 	_, err = planPod(o, snap, pod, "")
@@ -406,7 +406,7 @@ func TestArgsReadBack(t *testing.T) {
 	require.EqualValues(t, "id", got.K8S_POD_INFRA_CONTAINER_ID)
 }
 
-func asJSON(t testing.TB, v any) string {
+func asJSONValue(t testing.TB, v any) string {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 // thisWriter identifies this process. What cannot be read stays zero: it is for
 // those who look at records, and nothing is decided by it.
 func thisWriter() writerID {
-	w := writerID{PID: os.Getpid()}
+	w := writerID{PID: os.Getpid(), BootID: bootID()}
 	if stat, err := os.ReadFile("/proc/self/stat"); err == nil {
 		// The second field, the command, may hold anything, also ')'.
 		if i := bytes.LastIndexByte(stat, ')'); i >= 0 {
@@ -18,9 +18,6 @@ func thisWriter() writerID {
 				w.Start, _ = strconv.ParseUint(fields[19], 10, 64)
 			}
 		}
-	}
-	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		w.BootID = strings.TrimSpace(string(id))
 	}
 	return w
 }

@@ -60,7 +60,7 @@ func rerun(t *testing.T) {
 	case out.skipped:
 		t.Skip("skipped in the sandbox; the reason is above")
 	case !out.passed:
-		t.Fatal("the sandbox did not run the test")
+		t.Fatal("the test did not come to its end in the sandbox")
 	}
 }
 
@@ -97,7 +97,8 @@ func sandboxArgs(t *testing.T) []string {
 	timeout := 10 * time.Minute
 	if deadline, ok := t.Deadline(); ok {
 		// A little less, so that it is the one that tells where it hangs.
-		timeout = max(time.Until(deadline)-5*time.Second, time.Second)
+		left := time.Until(deadline)
+		timeout = max(left-10*time.Second, left/2, time.Millisecond)
 	}
 	args := []string{
 		"-test.run=" + runPattern(t.Name()), "-test.v=true", "-test.count=1",
