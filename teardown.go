@@ -76,10 +76,10 @@ func (p *Plugin) detach(ctx context.Context, rec *record) error {
 	if err != nil {
 		return err
 	}
-	if rec.State != stateAttached && rec.Writer != p.self {
-		// A plugin of a runtime that died may still be at its ADD: what it does
+	if rec.Writer != p.self {
+		// A plugin of a runtime that died may still be at work: what its ADD does
 		// after our DEL would stay for good.
-		if err := endOrphans(ctx, p.opts.log, rec); err != nil {
+		if err := p.orphans.end(ctx, p.opts.log, rec); err != nil {
 			return fmt.Errorf("end what still runs for %s: %w", rec.IfName, err)
 		}
 	}
