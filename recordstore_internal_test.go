@@ -225,6 +225,12 @@ func TestOthersChangesAreSeen(t *testing.T) {
 		require.Len(t, ofOne(t, s, "theirs"), 1, i)
 		require.Len(t, ofOne(t, other, "mine"), 1, i)
 		require.NoError(t, other.remove(theirs))
+		require.Empty(t, ofOne(t, s, "theirs"), i)
+		// One between what we saw last and our next change.
+		require.NoError(t, other.claim(theirs))
+		require.NoError(t, s.put(attached(mine)))
+		require.Len(t, ofOne(t, s, "theirs"), 1, i)
+		require.NoError(t, other.remove(theirs))
 		require.NoError(t, s.remove(mine))
 		require.Empty(t, ofOne(t, s, "theirs"), i)
 		require.Empty(t, ofOne(t, other, "mine"), i)
