@@ -27,9 +27,11 @@ const (
 // by their environment: every plugin has its sandbox, its namespace and its
 // interface there. The zero value is ready.
 type orphans struct {
-	mu     sync.Mutex // guards what follows, and keeps searches from coinciding
-	found  []orphan
-	looked time.Time
+	mu    sync.Mutex // guards what follows, and keeps searches from coinciding
+	found []orphan
+	// searched are the writers that were dead already when found was made: what
+	// they left is among it.
+	searched map[writerID]bool
 }
 
 // orphan is a process that looks like a plugin at ADD or DEL.
@@ -42,13 +44,10 @@ func (o *orphan) isOf(rec *record) bool {
 	return o.sandbox == rec.ContainerID && o.ifName == rec.IfName && o.netNS == rec.NetNS
 }
 
-// end ends what still runs for the attachment, and waits until it is gone. An
-// attachment that is only half made is searched for anew; for others a search of
-// a moment ago will do, so that a thousand teardowns after a restart do not
-// mean a thousand searches.
+// end ends what still runs for the attachment, and waits until it is gone.
 func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error {
 	var errs []error
-	for _, found := range o.search(rec.State != stateAttached) {
+	for _, found := range o.search(rec) {
 		if !found.isOf(rec) {
 			continue
 		}
@@ -61,29 +60,50 @@ func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error 
 	return errors.Join(errs...)
 }
 
-// search lists the processes that look like plugins. What cannot be read is
-// another user's, and so none that we could have started.
-func (o *orphans) search(anew bool) []orphan {
+// search lists the processes that look like plugins. Whoever dies while it works
+// on an attachment has put its name on the record before: once a search has come
+// after a writer's death, it will do for all that this writer left, so that a
+// thousand teardowns after a restart do not mean a thousand searches. Nothing
+// outlives a reboot.
+func (o *orphans) search(rec *record) []orphan {
+	w := rec.Writer
+	if w.BootID != "" && w.BootID != bootID() {
+		return nil
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !anew && !o.looked.IsZero() && time.Since(o.looked) < orphansKnown {
+	if o.searched[w] {
 		return o.found
 	}
-	o.looked, o.found = time.Now(), nil
+	dead := !w.alive()
+	o.found = listOrphans()
+	if dead {
+		if o.searched == nil {
+			o.searched = make(map[writerID]bool)
+		}
+		o.searched[w] = true
+	}
+	return o.found
+}
+
+// listOrphans looks at every process. What cannot be read is another user's, and
+// so none that we could have started.
+func listOrphans() []orphan {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
+	var all []orphan
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
 		if found, ok := readOrphan(pid); ok {
-			o.found = append(o.found, found)
+			all = append(all, found)
 		}
 	}
-	return o.found
+	return all
 }
 
 // readOrphan reads a process's environment.

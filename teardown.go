@@ -82,6 +82,12 @@ func (p *Plugin) detach(ctx context.Context, rec *record) error {
 		if err := p.orphans.end(ctx, p.opts.log, rec); err != nil {
 			return fmt.Errorf("end what still runs for %s: %w", rec.IfName, err)
 		}
+		// From here on it is ours: whoever comes after us must know whose plugins
+		// may be at work. A record that cannot be written must not stop a DEL.
+		mine := *rec
+		if err := p.records.put(&mine); err != nil {
+			p.opts.log.Warn("a record of an earlier runtime could not be taken over", "sandbox", rec.ContainerID, "err", err)
+		}
 	}
 	netNS, err := p.usableNetNS(rec.NetNS, rec.NetNSID)
 	if err != nil {
