@@ -158,7 +158,7 @@ func TestPodNetNSRefuses(t *testing.T) {
 }
 
 // noWayBack is set in a process whose user namespace owns neither its network
-// namespace nor the one at the path that it is set to.
+// namespace nor the one at the path that it is set to. TestMain knows it, too.
 const noWayBack = "PODCNI_TEST_NO_WAY_BACK"
 
 func TestThreadsThatCannotComeBackEnd(t *testing.T) {
@@ -187,8 +187,15 @@ func TestThreadsThatCannotComeBackEnd(t *testing.T) {
 }
 
 func requireThreadsEnd(t *testing.T, foreign string) {
+	t.Helper()
 	own, err := os.Readlink("/proc/self/ns/net")
 	require.NoError(t, err)
+	require.ErrorIs(t, onThread(func(own int) error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return unix.Setns(own, unix.CLONE_NEWNET)
+	}), unix.EPERM, "this process cannot show what it is for")
 
 	// It may be told apart, but not entered.
 	id, err := identifyNetNS(foreign)
@@ -221,4 +228,19 @@ func requireThreadsEnd(t *testing.T, foreign string) {
 	now, err := os.Readlink("/proc/self/ns/net")
 	require.NoError(t, err)
 	require.Equal(t, own, now, "the main thread's")
+
+	// One that cannot be made leaves nothing. The limit is of this process's
+	// own user namespace.
+	if err := os.WriteFile("/proc/sys/user/max_net_namespaces", []byte("0"), 0); err != nil {
+		t.Logf("namespaces cannot be limited here: %v", err)
+		return
+	}
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	fds := testutils.FDs(t)
+	_, err = NewNetNS(dir, "pod")
+	require.ErrorIs(t, err, unix.ENOSPC)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries)
+	require.Equal(t, fds, testutils.FDs(t))
 }
