@@ -45,7 +45,9 @@ func soakSeed(t *testing.T) uint64 {
 // soakFaults are what may become of a run of a plugin.
 func soakFaults() []testutils.Answer {
 	return []testutils.Answer{
-		{}, {}, {},
+		{},
+		{},
+		{},
 		{Error: types.NewError(100, "bad luck", "")},
 		{Error: types.NewError(types.ErrTryAgainLater, "later", "")},
 		{Exit: 3, Stderr: "crashed"},

@@ -118,7 +118,8 @@ func TestStatusSaysWhichReasonItIs(t *testing.T) {
 		"missing directory": {nil, nil, []string{"no such configuration directory", "net.d"}},
 		"no files":          {map[string]string{"README": "x"}, nil, []string{"no network configuration", "net.d"}},
 		"all rejected": {
-			map[string]string{"a.conf": "{", "b.conflist": "[]"}, nil,
+			map[string]string{"a.conf": "{", "b.conflist": "[]"},
+			nil,
 			[]string{"a.conf", "b.conflist"},
 		},
 		"named default absent": {
