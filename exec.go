@@ -123,11 +123,11 @@ var (
 // *PluginError, and then the output is what there was of it.
 func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 	if ctx.Err() != nil {
-		return r.notRun(inv, contextError(ctx))
+		return inv.notRun(contextError(ctx))
 	}
 	if r.slots != nil {
 		if err := r.slots.acquire(ctx, inv.verb); err != nil {
-			return r.notRun(inv, err)
+			return inv.notRun(err)
 		}
 		defer r.slots.release()
 	}
@@ -145,10 +145,10 @@ func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 			return r.finish(ctx, inv, end)
 		}
 		if !isBusy(err) {
-			return r.notRun(inv, err)
+			return inv.notRun(err)
 		}
 		if stop := sleepUntil(ctx, busyDelay, limit); stop != nil {
-			out, perr := r.notRun(inv, fmt.Errorf("%w: %w", stopCause(stop), err))
+			out, perr := inv.notRun(fmt.Errorf("%w: %w", stopCause(stop), err))
 			perr.TimedOut = errors.Is(stop, errTimeLimit)
 			return out, perr
 		}
@@ -173,7 +173,7 @@ func (r *runner) attempt(ctx context.Context, inv *invocation, limit time.Time) 
 }
 
 // notRun is the answer for a plugin that was not started.
-func (r *runner) notRun(inv *invocation, err error) (output, *PluginError) {
+func (inv *invocation) notRun(err error) (output, *PluginError) {
 	out := output{exit: -1}
 	return out, inv.fail(out, err)
 }

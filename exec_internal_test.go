@@ -306,7 +306,7 @@ func TestRunWaitsForABusyBinary(t *testing.T) {
 		inv := script(t, `echo '{}'`)
 		writer, err := os.OpenFile(inv.path, os.O_WRONLY, 0)
 		require.NoError(t, err)
-		defer writer.Close()
+		defer func() { _ = writer.Close() }()
 
 		_, err = with(WithPluginTimeout(verbAdd, 120*time.Millisecond)).run(t.Context(), inv)
 		if err == nil {
