@@ -59,11 +59,13 @@ func TestCapabilities(t *testing.T) {
 		},
 		{"one address", RuntimeConfig{IP: "10.0.0.5"}, `{"ips":["10.0.0.5"]}`},
 		{
-			"addresses", RuntimeConfig{IP: "10.0.0.5/24", IPs: []string{"2001:db8::5", "10.0.0.5/24", "2001:DB8::0:5", "10.0.0.6"}},
+			"addresses",
+			RuntimeConfig{IP: "10.0.0.5/24", IPs: []string{"2001:db8::5", "10.0.0.5/24", "2001:DB8::0:5", "10.0.0.6"}},
 			`{"ips":["10.0.0.5/24","2001:db8::5","10.0.0.6"]}`,
 		},
 		{
-			"the prefix length is kept", RuntimeConfig{IP: "10.0.0.5", IPs: []string{"2001:db8::5/64", "10.0.0.5/24", "2001:db8::5"}},
+			"the prefix length is kept",
+			RuntimeConfig{IP: "10.0.0.5", IPs: []string{"2001:db8::5/64", "10.0.0.5/24", "2001:db8::5"}},
 			`{"ips":["10.0.0.5/24","2001:db8::5/64"]}`,
 		},
 		{"mac", RuntimeConfig{MAC: "C2-11-22-33-44-55"}, `{"mac":"C2-11-22-33-44-55"}`},
@@ -71,7 +73,8 @@ func TestCapabilities(t *testing.T) {
 		{"deviceID", RuntimeConfig{DeviceID: "0000:04:00.5"}, `{"deviceID":"0000:04:00.5"}`},
 		{"cgroupPath", RuntimeConfig{CgroupPath: "/kubelet.slice"}, `{"cgroupPath":"/kubelet.slice"}`},
 		{
-			"annotations", RuntimeConfig{PodAnnotations: &map[string]string{"a/b": "c"}},
+			"annotations",
+			RuntimeConfig{PodAnnotations: &map[string]string{"a/b": "c"}},
 			`{"io.kubernetes.cri.pod-annotations":{"a/b":"c"}}`,
 		},
 		{"no annotation", RuntimeConfig{PodAnnotations: &map[string]string{}}, `{"io.kubernetes.cri.pod-annotations":{}}`},

@@ -23,6 +23,7 @@ type Plugin struct {
 	records   *recordStore
 	sandboxes sandboxLocks
 	gates     networkGates
+	orphans   orphans
 	self      writerID
 
 	// snap is what operations go by; each takes it once.

@@ -28,7 +28,7 @@ func openNetNS(path string) (int, NetNSID, error) {
 	})
 	switch {
 	case isAbsence(err):
-		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, errNetNSGone, err)
+		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, errNetNSGone, fs.ErrNotExist)
 	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV): // a socket, a device
 		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, ErrNetNS, err)
 	case err != nil:

@@ -125,7 +125,9 @@ func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 	if ctx.Err() != nil {
 		return inv.notRun(contextError(ctx))
 	}
-	if r.slots != nil {
+	// Questions about the node wait for no pod, and no pod for them: with every
+	// slot taken by plugins that hang, Status must still answer.
+	if r.slots != nil && inv.verb != verbStatus && inv.verb != verbVersion {
 		if err := r.slots.acquire(ctx, inv.verb); err != nil {
 			return inv.notRun(err)
 		}

@@ -3,6 +3,7 @@ package podcni_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"testing"
@@ -19,8 +20,9 @@ const runtimeEnv = "PODCNI_TEST_RUNTIME"
 // runtimeTask is what a process that plays a runtime does.
 type runtimeTask struct {
 	Conf, Bin, Cache string
-	Op               string // setup or teardown
+	Op               string // setup, teardown, or soak: both, many times
 	Pod              podcni.PodNetwork
+	Seed             uint64 // of soak
 }
 
 // TestRuntimeProcess is no test: it is the runtime that others start and kill.
@@ -31,25 +33,26 @@ func TestRuntimeProcess(t *testing.T) {
 	}
 	var task runtimeTask
 	require.NoError(t, json.Unmarshal([]byte(text), &task))
-	p, err := podcni.New(podcni.WithConfDir(task.Conf), podcni.WithBinDirs(task.Bin), podcni.WithCacheDir(task.Cache))
+	p, err := podcni.New(append(soakTimeouts(),
+		podcni.WithConfDir(task.Conf), podcni.WithBinDirs(task.Bin), podcni.WithCacheDir(task.Cache))...)
 	require.NoError(t, err)
 	switch task.Op {
 	case "setup":
 		_, err = p.SetUpPod(task.Pod)
 	case "teardown":
 		err = p.TearDownPod(task.Pod)
+	case "soak":
+		loop(t.Context(), p, task.Pod.NetNS, task.Pod.ID, rand.New(rand.NewPCG(task.Seed, 0)))
 	}
 	require.NoError(t, err)
+	require.NoError(t, p.Shutdown())
 }
 
 // runtime starts a process that does op with the pod.
 func (n *node) runtime(op string, pod podcni.PodNetwork) *exec.Cmd {
 	n.t.Helper()
-	task, err := json.Marshal(runtimeTask{Conf: n.conf.Path(), Bin: n.bin.Path(), Cache: n.cache, Op: op, Pod: pod})
+	cmd, err := n.startRuntime(runtimeTask{Conf: n.conf.Path(), Bin: n.bin.Path(), Cache: n.cache, Op: op, Pod: pod})
 	require.NoError(n.t, err)
-	cmd := exec.Command(os.Args[0], "-test.run=^TestRuntimeProcess$", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(task))
-	require.NoError(n.t, cmd.Start())
 	n.t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return cmd
 }

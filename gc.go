@@ -78,10 +78,7 @@ func (p *Plugin) garbage(rec *record, began time.Time, valid map[string]bool) bo
 
 // collect detaches what is garbage, several sandboxes at a time.
 func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool) error {
-	recs, bad, err := p.records.all()
-	if err != nil {
-		return err
-	}
+	recs, bad, allErr := p.records.all() // what could be read, beside an error
 	for _, b := range bad {
 		p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
 	}
@@ -103,7 +100,7 @@ func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]
 		})
 	}
 	_ = group.Wait() // every error is in errs
-	return errors.Join(errs...)
+	return errors.Join(append(errs, allErr)...)
 }
 
 func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time, valid map[string]bool) error {

@@ -3,6 +3,7 @@
 package podcni
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 
@@ -53,7 +54,7 @@ func statOf(st *unix.Stat_t) fileStat {
 
 func retryEINTR(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR { //nolint:errorlint // a bare errno
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

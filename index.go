@@ -1,6 +1,7 @@
 package podcni
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -11,17 +12,21 @@ import (
 // The zero value is empty. The store's mutex guards it.
 type recordIndex struct {
 	names map[string]uint32   // to the listing that saw them last
-	byID  map[string][]string // sandbox to names
+	byID  map[string]nameSet  // sandbox to names
 	wild  map[string]struct{} // names that fit too many sandboxes to list
 	gen   uint32
+}
+
+// nameSet is a set of names, nearly always of one. Names that are alike, such as
+// net-pod-1-eth0 and net-pod-2-eth0, all fit one more sandbox, here "pod".
+type nameSet struct {
+	one  string
+	more map[string]struct{} // nil, or all of them
 }
 
 // manySplits is how many sandboxes a name may fit before it goes to wild. Names
 // that people give stay far below.
 const manySplits = 32
-
-// longestIfNamePart is the kernel's limit to an interface's name, in bytes.
-const longestIfNamePart = 15
 
 // recordSplit is one way to read a record's name.
 type recordSplit struct{ network, id, ifName string }
@@ -32,7 +37,7 @@ func splitName(name string, limit int) []recordSplit {
 	var splits []recordSplit
 	for j := strings.LastIndexByte(name, '-'); j > 0; j = strings.LastIndexByte(name[:j], '-') {
 		ifName := name[j+1:]
-		if len(ifName) > longestIfNamePart {
+		if len(ifName) > longestIfName {
 			break
 		}
 		if checkInterfaceName(ifName) != nil || checkNetworkName(name[:j]) != nil {
@@ -61,7 +66,7 @@ func splitName(name string, limit int) []recordSplit {
 // sandbox whose ID is too long to turn up inside another's by chance.
 func ownSplit(name, id string) (own recordSplit, fits, certain bool) {
 	const longID = 16
-	all := splitName(name, 2*longestFileName*longestIfNamePart)
+	all := splitName(name, longestName*longestIfName)
 	mine := 0
 	for _, s := range all {
 		if s.id != id {
@@ -85,7 +90,7 @@ func (x *recordIndex) add(name string) {
 	}
 	if x.names == nil {
 		x.names = make(map[string]uint32)
-		x.byID = make(map[string][]string)
+		x.byID = make(map[string]nameSet)
 		x.wild = make(map[string]struct{})
 	}
 	x.names[name] = x.gen
@@ -95,8 +100,14 @@ func (x *recordIndex) add(name string) {
 		return
 	}
 	for _, s := range splits {
-		if names := x.byID[s.id]; !slices.Contains(names, name) {
-			x.byID[s.id] = append(names, name)
+		set, ok := x.byID[s.id]
+		switch {
+		case !ok:
+			x.byID[s.id] = nameSet{one: name}
+		case set.more != nil:
+			set.more[name] = struct{}{}
+		case set.one != name:
+			x.byID[s.id] = nameSet{more: map[string]struct{}{set.one: {}, name: {}}}
 		}
 	}
 }
@@ -112,14 +123,10 @@ func (x *recordIndex) remove(name string) {
 		return
 	}
 	for _, s := range splitName(name, manySplits) {
-		names := x.byID[s.id]
-		i := slices.Index(names, name)
-		switch {
-		case i < 0:
-		case len(names) == 1:
+		set := x.byID[s.id]
+		delete(set.more, name)
+		if set.one == name || set.more != nil && len(set.more) == 0 {
 			delete(x.byID, s.id)
-		default:
-			x.byID[s.id] = slices.Delete(names, i, i+1)
 		}
 	}
 }
@@ -142,7 +149,12 @@ func (x *recordIndex) replace(names []string) {
 
 // of lists the names that fit a sandbox.
 func (x *recordIndex) of(id string) []string {
-	names := slices.Clone(x.byID[id])
+	var names []string
+	if set := x.byID[id]; set.one != "" {
+		names = append(names, set.one)
+	} else {
+		names = slices.AppendSeq(names, maps.Keys(set.more))
+	}
 	for name := range x.wild {
 		if _, fits, _ := ownSplit(name, id); fits {
 			names = append(names, name)
@@ -153,10 +165,5 @@ func (x *recordIndex) of(id string) []string {
 
 // all lists every name, sorted.
 func (x *recordIndex) all() []string {
-	names := make([]string, 0, len(x.names))
-	for name := range x.names {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(x.names))
 }

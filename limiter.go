@@ -68,6 +68,10 @@ func (l *limiter) release() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.releaseLocked()
+}
+
+func (l *limiter) releaseLocked() {
 	first, second := &l.teardowns, &l.setups
 	if l.lastDown {
 		first, second = second, first

@@ -85,6 +85,10 @@ func (l *sandboxLocks) lock(ctx context.Context, id string) (unlock func(), err 
 func (l *sandboxLocks) unlock(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.unlockLocked(id)
+}
+
+func (l *sandboxLocks) unlockLocked(id string) {
 	if !l.held[id].next() {
 		delete(l.held, id)
 	}
@@ -131,7 +135,7 @@ func (g *networkGates) share(ctx context.Context, network string) (release func(
 	}
 	release = sync.OnceFunc(func() { g.unshare(network) })
 	g.mu.Lock()
-	gt := g.gate(network)
+	gt := g.gateLocked(network)
 	if !gt.shut {
 		gt.shares++
 		g.mu.Unlock()
@@ -169,7 +173,7 @@ func (g *networkGates) exclude(ctx context.Context, network string, patience tim
 		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	g.mu.Lock()
-	gt := g.gate(network)
+	gt := g.gateLocked(network)
 	if gt.shares == 0 {
 		gt.shut = true
 	} else {
@@ -214,7 +218,7 @@ func waitFor(ctx context.Context, ready <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-func (g *networkGates) gate(network string) *gate {
+func (g *networkGates) gateLocked(network string) *gate {
 	gt := g.gates[network]
 	if gt == nil {
 		if g.gates == nil {
@@ -238,7 +242,7 @@ func (g *networkGates) letThrough(gt *gate) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if gt.idle != nil {
-		gt.open()
+		gt.openLocked()
 	}
 }
 
@@ -247,13 +251,17 @@ func (g *networkGates) leave(network string, gt *gate) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	gt.idle = nil
-	gt.open()
-	g.forget(network, gt)
+	gt.openLocked()
+	g.forgetLocked(network, gt)
 }
 
 func (g *networkGates) unshare(network string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.unshareLocked(network)
+}
+
+func (g *networkGates) unshareLocked(network string) {
 	gt := g.gates[network]
 	gt.shares--
 	if gt.shares == 0 && gt.idle != nil {
@@ -261,20 +269,20 @@ func (g *networkGates) unshare(network string) {
 		close(gt.idle)
 		gt.idle = nil
 	}
-	g.forget(network, gt)
+	g.forgetLocked(network, gt)
 }
 
-// open lets all who wait through: they count as at work from here on, so that
+// openLocked lets all who wait through: they count as at work from here on, so that
 // the next GC cannot slip in before them.
-func (gt *gate) open() {
+func (gt *gate) openLocked() {
 	gt.shut = false
 	for gt.waiting.next() {
 		gt.shares++
 	}
 }
 
-// forget drops a gate that nobody uses.
-func (g *networkGates) forget(network string, gt *gate) {
+// forgetLocked drops a gate that nobody uses.
+func (g *networkGates) forgetLocked(network string, gt *gate) {
 	if gt.shares == 0 && !gt.shut {
 		delete(g.gates, network)
 	}

@@ -215,16 +215,18 @@ func (n *NetNS) unpin() error {
 		return os.NewSyscallError("open", err)
 	}
 	id, err := statNetNS(fd)
-	if err == nil && id.Dev == n.id.Dev && id.Ino == n.id.Ino {
+	if err == nil && (id.Dev != n.id.Dev || id.Ino != n.id.Ino) {
+		err = fmt.Errorf("%w: the path is the pin of another", ErrNetNS)
+	} else if err == nil {
 		// Through the descriptor: it is this mount that goes, whatever the path
 		// has come to mean.
-		err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", fd), unix.MNT_DETACH)
-		_ = unix.Close(fd)
-		if err != nil {
-			return os.NewSyscallError("umount", err)
-		}
-	} else {
-		_ = unix.Close(fd)
+		err = os.NewSyscallError("umount", unix.Unmount(fmt.Sprintf("/proc/self/fd/%d", fd), unix.MNT_DETACH))
+	} else if errors.Is(err, ErrNetNS) {
+		err = nil
+	}
+	_ = unix.Close(fd)
+	if err != nil {
+		return err
 	}
 	// What is under a pin is an empty file. It may also have been left there by
 	// someone who unmounted and went no further.

@@ -228,7 +228,8 @@ func WithTeardownGrace(d time.Duration) Option {
 }
 
 // WithMaxConcurrent bounds how many plugin processes run at once. Set-ups and
-// teardowns take turns when both wait. The default, 0, sets no bound.
+// teardowns take turns when both wait. STATUS and VERSION, of which few run at a
+// time anyway, do not count. The default, 0, sets no bound.
 func WithMaxConcurrent(n int) Option {
 	return optionFunc(func(o *options) { o.maxConcurrent = n })
 }

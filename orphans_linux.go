@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,56 +19,119 @@ import (
 const (
 	maxEnviron   = 1 << 20 // bytes read of a process's environment
 	orphanGrace  = 2 * time.Second
+	orphansKnown = 10 * time.Second      // how old a search may be
 	orphanWindow = 20 * time.Millisecond // between two looks at what was told to end
 )
 
-// endOrphans ends plugins that a runtime which died left at work on the
-// attachment, and waits until they are gone. They are known by their
-// environment: every plugin has the sandbox and the interface there.
-func endOrphans(ctx context.Context, log *slog.Logger, rec *record) error {
+// orphans finds plugins that a runtime which died left at work. They are known
+// by their environment: every plugin has its sandbox, its namespace and its
+// interface there. The zero value is ready.
+type orphans struct {
+	mu    sync.Mutex // guards what follows, and keeps searches from coinciding
+	found []orphan
+	// searched are the writers that were dead already when found was made: what
+	// they left is among it.
+	searched map[writerID]bool
+}
+
+// orphan is a process that looks like a plugin at ADD or DEL.
+type orphan struct {
+	pid                    int
+	sandbox, ifName, netNS string
+}
+
+func (o *orphan) isOf(rec *record) bool {
+	return o.sandbox == rec.ContainerID && o.ifName == rec.IfName && o.netNS == rec.NetNS
+}
+
+// end ends what still runs for the attachment, and waits until it is gone.
+func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error {
 	var errs []error
-	for _, pid := range pluginsOf(rec) {
+	for _, found := range o.search(rec) {
+		if !found.isOf(rec) {
+			continue
+		}
 		log.Warn("ending a plugin that an earlier runtime left at work",
-			"pid", pid, "sandbox", rec.ContainerID, "interface", rec.IfName)
-		if err := endOrphan(ctx, pid, rec); err != nil {
-			errs = append(errs, fmt.Errorf("process %d: %w", pid, err))
+			"pid", found.pid, "sandbox", rec.ContainerID, "interface", rec.IfName)
+		if err := endOrphan(ctx, found.pid, rec); err != nil {
+			errs = append(errs, fmt.Errorf("process %d: %w", found.pid, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// pluginsOf lists the processes of the attachment's plugins. What cannot be read
-// is another user's, and so none that we could have started.
-func pluginsOf(rec *record) []int {
+// search lists the processes that look like plugins. Whoever dies while it works
+// on an attachment has put its name on the record before: once a search has come
+// after a writer's death, it will do for all that this writer left, so that a
+// thousand teardowns after a restart do not mean a thousand searches. Nothing
+// outlives a reboot.
+func (o *orphans) search(rec *record) []orphan {
+	w := rec.Writer
+	if w.BootID != "" && w.BootID != bootID() {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.searched[w] {
+		return o.found
+	}
+	dead := !w.alive()
+	o.found = listOrphans()
+	if dead {
+		if o.searched == nil {
+			o.searched = make(map[writerID]bool)
+		}
+		o.searched[w] = true
+	}
+	return o.found
+}
+
+// listOrphans looks at every process. What cannot be read is another user's, and
+// so none that we could have started.
+func listOrphans() []orphan {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	var pids []int
+	var all []orphan
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err == nil && pid != os.Getpid() && isPluginOf(pid, rec) {
-			pids = append(pids, pid)
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if found, ok := readOrphan(pid); ok {
+			all = append(all, found)
 		}
 	}
-	return pids
+	return all
 }
 
-func isPluginOf(pid int, rec *record) bool {
+// readOrphan reads a process's environment.
+func readOrphan(pid int) (found orphan, ok bool) {
 	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 	if err != nil {
-		return false
+		return orphan{}, false
 	}
 	defer f.Close()
 	env, err := io.ReadAll(io.LimitReader(f, maxEnviron))
 	if err != nil {
-		return false
+		return orphan{}, false
 	}
-	has := func(v string) bool {
-		return bytes.HasPrefix(env, []byte(v+"\x00")) || bytes.Contains(env, []byte("\x00"+v+"\x00"))
+	found.pid = pid
+	for v := range bytes.SplitSeq(env, []byte{0}) {
+		name, value, _ := bytes.Cut(v, []byte{'='})
+		switch string(name) {
+		case "CNI_COMMAND":
+			ok = string(value) == verbAdd || string(value) == verbDel
+		case "CNI_CONTAINERID":
+			found.sandbox = string(value)
+		case "CNI_IFNAME":
+			found.ifName = string(value)
+		case "CNI_NETNS":
+			found.netNS = string(value)
+		}
 	}
-	return has("CNI_CONTAINERID="+rec.ContainerID) && has("CNI_IFNAME="+rec.IfName) &&
-		(has("CNI_COMMAND=ADD") || has("CNI_COMMAND=DEL"))
+	return found, ok
 }
 
 // endOrphan tells the process to end, kills it if it does not, and waits for it
@@ -81,8 +145,8 @@ func endOrphan(ctx context.Context, pid int, rec *record) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if !isPluginOf(pid, rec) {
-		return nil
+	if now, ok := readOrphan(pid); !ok || !now.isOf(rec) {
+		return nil // another process has the number
 	}
 	// A plugin leads its process group; its helpers are in it.
 	tell := func(sig unix.Signal) {

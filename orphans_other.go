@@ -7,5 +7,7 @@ import (
 	"log/slog"
 )
 
-// endOrphans has no way here to tell whose a process is.
-func endOrphans(context.Context, *slog.Logger, *record) error { return nil }
+// orphans has no way here to tell whose a process is.
+type orphans struct{}
+
+func (*orphans) end(context.Context, *slog.Logger, *record) error { return nil }

@@ -95,6 +95,10 @@ func (b *loading) trusts(path string) error {
 func (b *loading) take(c candidate, built map[string]*builtNetwork) {
 	plugins := slices.Concat(c.list.plugins, c.folder)
 	name := c.list.name
+	was := b.built[c.path]
+	if was != nil {
+		built[c.path] = was
+	}
 	if err := b.unusable(plugins); err != nil {
 		b.reject(c.path, name, err)
 		return
@@ -102,7 +106,6 @@ func (b *loading) take(c candidate, built map[string]*builtNetwork) {
 	if slices.ContainsFunc(plugins, func(p *parsedPlugin) bool { return b.installed[p.typ].result.pending }) {
 		b.s.pending++
 		if kept := b.meanwhile(c); kept != nil {
-			built[c.path] = b.built[c.path]
 			b.add(kept)
 			return
 		}
@@ -118,7 +121,6 @@ func (b *loading) take(c candidate, built map[string]*builtNetwork) {
 	for i, p := range plugins {
 		paths[i] = b.installed[p.typ].path
 	}
-	was := b.built[c.path]
 	if was == nil || was.from.list != c.list || !slices.Equal(was.from.folder, c.folder) ||
 		was.version != chosen || !slices.Equal(was.paths, paths) {
 		was = &builtNetwork{
@@ -180,11 +182,10 @@ func (b *loading) untrustedIPAM(typ string) error {
 	if b.trust == nil {
 		return nil
 	}
-	path, err := b.probes.run.find(typ)
-	if err != nil {
-		return nil //nolint:nilerr // see above
+	if path, err := b.probes.run.find(typ); err == nil {
+		return b.trusts(path)
 	}
-	return b.trusts(path)
+	return nil
 }
 
 // chooseVersion is the highest version that the configuration names and that

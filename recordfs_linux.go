@@ -29,7 +29,7 @@ func readDirState(dir string) (dirState, error) {
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		//nolint:unconvert // the fields' types differ between architectures
+		// The fields' types differ between architectures.
 		return dirState{uint64(st.Dev), st.Ino, int64(st.Mtim.Sec), int64(st.Mtim.Nsec)}, err
 	}
 }

@@ -118,7 +118,7 @@ func (s *recordStore) setAside(bad *RecordError) error {
 	err := s.change(func() error {
 		for n := 1; ; n++ {
 			suffix := "." + strconv.Itoa(n)
-			to = filepath.Join(dir, name[:min(len(name), longestFileName-len(suffix))]+suffix)
+			to = filepath.Join(dir, name[:min(len(name), longestName-len(suffix))]+suffix)
 			if _, err := os.Lstat(to); err == nil {
 				continue
 			}

@@ -81,19 +81,16 @@ func (r *record) checkNames() error {
 		}
 	}
 	name := r.fileName()
-	if len(name) > longestFileName {
+	if len(name) > longestName {
 		return nameTooLong(name)
 	}
 	return nil
 }
 
-// longestFileName is what every file system that matters takes, in bytes.
-const longestFileName = 255
-
 func nameTooLong(name string) error {
 	return invalidField(ErrInvalidPod, "ID", name, fmt.Errorf(
 		"network, sandbox and interface make the name of the record's file, which would be %d bytes long: at most %d",
-		len(name), longestFileName))
+		len(name), longestName))
 }
 
 // inOrder sorts the records of one or several sandboxes: by sandbox, then in

@@ -27,6 +27,9 @@ import (
 // setting it after, stores of this package keep out of each other's way with a
 // lock. libcni knows no such lock: what it changes within those microseconds is
 // found by the listing that follows at the latest after relistAfter.
+//
+// The file of the locks stays open for writing from the first use to close, which
+// keeps the file system from being made read-only.
 type recordStore struct {
 	results string // the records, shared with libcni
 	extras  string // our own files, on the same file system
@@ -101,25 +104,6 @@ func (s *recordStore) claim(rec *record) error {
 		}
 	}
 	return &RecordError{Path: s.path(rec.fileName()), Err: ErrBusy}
-}
-
-// precheck says whether all of these could be claimed: the errors are those of
-// claim.
-func (s *recordStore) precheck(recs []*record) error {
-	for i, rec := range recs {
-		if err := rec.checkNames(); err != nil {
-			return err
-		}
-		for _, other := range recs[:i] {
-			if other.fileName() == rec.fileName() {
-				return &RecordError{Path: s.path(rec.fileName()), Err: ErrNameTaken}
-			}
-		}
-		if err := s.free(rec); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // free says why a record's name is not free, or nil.

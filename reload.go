@@ -41,6 +41,7 @@ type reloader struct {
 	loaded    *snapshot
 	published *snapshot
 	waiting   []reloadRequest
+	calm      bool // settled is closed, or about to be
 	logged    *networkSummary
 
 	subs subscribers // safe for concurrent use
@@ -51,6 +52,7 @@ type reloadRequest struct {
 	done chan struct{}
 	// probes says to wait for plugins that the load has asked for their versions.
 	probes bool
+	gone   <-chan struct{} // closed when nobody waits any more
 }
 
 // newReloader makes a reloader that start sets going. publish is called by one
@@ -96,7 +98,7 @@ func (r *reloader) wake() {
 // reload waits for a load that begins after the call and, with probes, for the
 // plugins that it has to ask for their versions.
 func (r *reloader) reload(ctx context.Context, probes bool) error {
-	req := reloadRequest{done: make(chan struct{}), probes: probes}
+	req := reloadRequest{done: make(chan struct{}), probes: probes, gone: ctx.Done()}
 	select {
 	case r.requests <- req:
 	case <-ctx.Done():
@@ -122,8 +124,8 @@ func (r *reloader) close() {
 }
 
 func (r *reloader) loop(ctx context.Context) {
-	calm := newDebounce()
-	defer calm.timer.Stop()
+	events := newDebounce()
+	defer events.timer.Stop()
 	sweep := time.NewTimer(sweepEvery)
 	defer sweep.Stop()
 	settle := time.NewTimer(r.patience)
@@ -131,9 +133,12 @@ func (r *reloader) loop(ctx context.Context) {
 	defer r.watcher.close()
 
 	for {
-		r.scan()
-		calm.acted()
-		sweep.Reset(r.watcher.interval())
+		next := pollEvery
+		if r.scan() {
+			next = r.watcher.interval()
+		}
+		events.acted()
+		sweep.Reset(next)
 	waiting:
 		for {
 			select {
@@ -141,18 +146,18 @@ func (r *reloader) loop(ctx context.Context) {
 				return
 			case ev, ok := <-r.watcher.events():
 				if r.watcher.take(ev, ok) {
-					calm.note()
+					events.note()
 				}
 			case err := <-r.watcher.errors():
 				r.log.Debug("events about configuration changes are lost", "error", err)
 				r.watcher.doubt()
-				calm.note()
+				events.note()
 			case <-r.woken:
 				break waiting
 			case req := <-r.requests:
 				r.waiting = append(r.waiting, req)
 				break waiting
-			case <-calm.timer.C:
+			case <-events.timer.C:
 				break waiting
 			case <-sweep.C:
 				break waiting
@@ -165,13 +170,14 @@ func (r *reloader) loop(ctx context.Context) {
 
 // scan loads, publishes what differs, and watches what the new snapshot
 // depends on. Watches come before the load that they are for, so that no change
-// falls between.
-func (r *reloader) scan() {
+// falls between. It answers false when that could not be had, because
+// everything moves: then another scan is due soon.
+func (r *reloader) scan() (complete bool) {
 	r.takeRequests()
 	r.arm()
 	for range maxReloads {
 		r.loaded = r.loads.load(r.loaded)
-		if !r.arm() {
+		if complete = !r.arm(); complete {
 			break
 		}
 	}
@@ -179,6 +185,9 @@ func (r *reloader) scan() {
 		r.published = s
 		r.publish(s)
 		r.subs.notify()
+		for i := range s.rejected {
+			r.log.Debug("network configuration is not in force", "error", &s.rejected[i])
+		}
 	}
 	idle := r.loaded.pending == 0
 	if idle {
@@ -186,12 +195,18 @@ func (r *reloader) scan() {
 	}
 	r.logChange()
 	r.waiting = slices.DeleteFunc(r.waiting, func(req reloadRequest) bool {
+		select {
+		case <-req.gone:
+			return true
+		default:
+		}
 		if req.probes && !idle {
 			return false
 		}
 		close(req.done)
 		return true
 	})
+	return complete
 }
 
 // takeRequests takes all requests that wait, for one load will do for them.
@@ -218,18 +233,17 @@ func (r *reloader) arm() bool {
 	}
 	targets := make([]watchTarget, len(dirs))
 	for i, dir := range dirs {
-		targets[i] = watchTarget{dir: dir, any: slices.Contains(r.binDirs, dir)}
+		targets[i] = watchTarget{dir: dir, all: slices.Contains(r.binDirs, dir)}
 	}
 	return r.watcher.arm(targets)
 }
 
-// settle lets New return and the first line be logged.
+// settle has the first line logged and lets New return.
 func (r *reloader) settle() {
-	select {
-	case <-r.settled:
-	default:
-		close(r.settled)
+	if !r.calm {
+		r.calm = true
 		r.logChange()
+		close(r.settled)
 	}
 }
 
@@ -243,9 +257,7 @@ type networkSummary struct {
 // logChange logs one line when the set of networks, the default or the
 // readiness is another than at the last line.
 func (r *reloader) logChange() {
-	select {
-	case <-r.settled:
-	default:
+	if !r.calm {
 		return // it would be about plugins that have not answered yet
 	}
 	s := r.published

@@ -117,7 +117,7 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 }
 
 // lines are what was logged at least at this level.
-func (b *syncBuffer) lines(min slog.Level) []string {
+func (b *syncBuffer) lines(least slog.Level) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var kept []string
@@ -125,15 +125,14 @@ func (b *syncBuffer) lines(min slog.Level) []string {
 		var level slog.Level
 		_, rest, _ := strings.Cut(line, "level=")
 		word, _, _ := strings.Cut(rest, " ")
-		if level.UnmarshalText([]byte(word)) == nil && level >= min {
+		if level.UnmarshalText([]byte(word)) == nil && level >= least {
 			kept = append(kept, line)
 		}
 	}
 	return kept
 }
 
-// newRunning makes a reloader over conf and bins that is not started. edit may
-// change it first.
+// newRunning makes a reloader over conf and bins that is not started yet.
 func newRunning(t *testing.T, conf string, bins ...string) *running {
 	t.Helper()
 	r := &running{loader: &plainLoader{conf: conf, bins: bins}, logs: &syncBuffer{}}
@@ -164,6 +163,7 @@ type fakeSource struct {
 	removed []string
 	addErr  error
 	closed  bool
+	onAdd   func(dir string) // set before use
 
 	events chan fsnotify.Event
 	errs   chan error
@@ -178,6 +178,9 @@ func (s *fakeSource) Add(dir string) error {
 	defer s.mu.Unlock()
 	if s.addErr == nil {
 		s.added = append(s.added, dir)
+	}
+	if s.onAdd != nil {
+		s.onAdd(dir)
 	}
 	return s.addErr
 }
@@ -542,4 +545,58 @@ func TestUpdates(t *testing.T) {
 	_, open = <-r.subs.add(ctx)
 	require.False(t, open, "its context is over already")
 	require.Len(t, idle, 1)
+}
+
+// A directory that is swapped between the look at it and its watch is seen to
+// be another: nothing would tell of a change in it.
+func TestWatchLooksAgainAfterWatching(t *testing.T) {
+	t.Parallel()
+	top := realDir(t)
+	conf := filepath.Join(top, "net.d")
+	require.NoError(t, os.Mkdir(conf, 0o700))
+	src := newFakeSource()
+	swapped := false
+	src.onAdd = func(dir string) {
+		if dir == conf && !swapped {
+			swapped = true
+			require.NoError(t, os.Rename(conf, filepath.Join(top, "old")))
+			require.NoError(t, os.Symlink("new", conf))
+			require.NoError(t, os.Mkdir(filepath.Join(top, "new"), 0o700))
+		}
+	}
+	w := newWatcher(func() (source, error) { return src, nil }, slog.New(slog.DiscardHandler))
+	require.True(t, w.arm([]watchTarget{{dir: conf}}))
+	require.Contains(t, w.armed, filepath.Join(top, "new"))
+	require.NotContains(t, w.armed, conf)
+	require.Contains(t, src.removed, conf)
+	require.False(t, w.arm([]watchTarget{{dir: conf}}), "nothing has changed since")
+
+	// One that was removed and made again may well have the same inode.
+	require.True(t, w.take(fsnotify.Event{Name: filepath.Join(top, "new"), Op: fsnotify.Create}, true))
+	require.True(t, w.arm([]watchTarget{{dir: conf}}))
+}
+
+func TestRequestsThatWaitShareALoad(t *testing.T) {
+	t.Parallel()
+	conf := realDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunning(t, conf)
+		r.watcher.open = nil
+		hold := make(chan struct{})
+		publish := r.publish
+		r.publish = func(s *snapshot) { <-hold; publish(s) }
+		r.start(r.loader)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if err := r.reload(context.Background(), true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(hold)
+		all.Wait()
+		require.Equal(t, int64(2), r.loader.loads.Load())
+	})
 }

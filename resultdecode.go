@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types020 "github.com/containernetworking/cni/pkg/types/020"
@@ -124,18 +125,18 @@ type answer struct {
 type answerIP struct {
 	Version   looseString `json:"version"`
 	Interface *int        `json:"interface"`
-	Address   types.IPNet `json:"address"`
+	Address   cidr        `json:"address"`
 	Gateway   net.IP      `json:"gateway"`
 }
 
 type answerRoute struct {
-	Dst      types.IPNet `json:"dst"`
-	GW       net.IP      `json:"gw"`
-	MTU      int         `json:"mtu"`
-	AdvMSS   int         `json:"advmss"`
-	Priority int         `json:"priority"`
-	Table    *int        `json:"table"`
-	Scope    *int        `json:"scope"`
+	Dst      cidr   `json:"dst"`
+	GW       net.IP `json:"gw"`
+	MTU      int    `json:"mtu"`
+	AdvMSS   int    `json:"advmss"`
+	Priority int    `json:"priority"`
+	Table    *int   `json:"table"`
+	Scope    *int   `json:"scope"`
 }
 
 // looseString is a string if it is one, and empty otherwise. libcni reads a
@@ -144,9 +145,28 @@ type looseString string
 
 func (s *looseString) UnmarshalJSON(b []byte) error {
 	*s = ""
-	if len(b) > 0 && b[0] == '"' {
-		return json.Unmarshal(b, (*string)(s))
+	if b[0] != '"' {
+		return nil
 	}
+	for _, c := range b {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return json.Unmarshal(b, (*string)(s))
+		}
+	}
+	*s = looseString(b[1 : len(b)-1])
+	return nil
+}
+
+// cidr is an address with its prefix length, host bits kept, as types.IPNet
+// is but without its second pass.
+type cidr net.IPNet
+
+func (c *cidr) UnmarshalText(text []byte) error {
+	ipNet, err := types.ParseCIDR(string(text))
+	if err != nil {
+		return err
+	}
+	*c = cidr(*ipNet)
 	return nil
 }
 
@@ -261,7 +281,7 @@ func makeIP020(raw json.RawMessage) (*types020.IPConfig, error) {
 		return nil, nil
 	}
 	var ip struct {
-		IP      types.IPNet    `json:"ip"`
+		IP      cidr           `json:"ip"`
 		Gateway net.IP         `json:"gateway"`
 		Routes  []*answerRoute `json:"routes"`
 	}

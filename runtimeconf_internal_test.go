@@ -49,15 +49,16 @@ func planOne(t testing.TB, rc RuntimeConfig) (*record, error) {
 	return plan[0].rec, nil
 }
 
-// requireField wants an ErrInvalidPod that names the field.
-func requireField(t testing.TB, err error, field string) *FieldError {
+// requireField wants an ErrInvalidPod that names the field, and gives the value
+// that it names.
+func requireField(t testing.TB, err error, field string) (value string) {
 	t.Helper()
 	var bad *FieldError
 	require.ErrorAs(t, err, &bad)
 	require.ErrorIs(t, err, ErrInvalidPod)
 	require.Equal(t, field, bad.Field)
 	require.Less(t, len(err.Error()), 1000, "an error must stay readable whatever was given")
-	return bad
+	return bad.Value
 }
 
 func TestCheckPod(t *testing.T) {
@@ -245,7 +246,7 @@ func TestPlanInterfaceConfig(t *testing.T) {
 	require.Contains(t, argsString(plan[1].rec.CniArgs), ";IP=10.0.0.2")
 	require.NotContains(t, argsString(plan[1].rec.CniArgs), "MAC=", "InterfaceConfig stands in for RuntimeConfig as a whole")
 	require.Nil(t, plan[0].rec.CapabilityArgs["aliases"])
-	require.JSONEq(t, `{"aliases":["x","y"]}`, asJSON(t, plan[2].rec.CapabilityArgs))
+	require.JSONEq(t, `{"aliases":["x","y"]}`, asJSONValue(t, plan[2].rec.CapabilityArgs))
 
 	pod.InterfaceConfig["net1"] = RuntimeConfig{IP: "x"}
 	_, err = planPod(o, snap, pod, "")
@@ -253,7 +254,7 @@ func TestPlanInterfaceConfig(t *testing.T) {
 
 	pod.InterfaceConfig = map[string]RuntimeConfig{"eth9": {}, "eth8": {}}
 	_, err = planPod(o, snap, pod, "")
-	require.Equal(t, "eth8", requireField(t, err, "InterfaceConfig").Value)
+	require.Equal(t, "eth8", requireField(t, err, "InterfaceConfig"))
 	pod.InterfaceConfig = map[string]RuntimeConfig{"": {}}
 	_, err = planPod(o, snap, pod, "")
 	requireField(t, err, "InterfaceConfig")
@@ -406,7 +407,7 @@ func TestArgsReadBack(t *testing.T) {
 	require.EqualValues(t, "id", got.K8S_POD_INFRA_CONTAINER_ID)
 }
 
-func asJSON(t testing.TB, v any) string {
+func asJSONValue(t testing.TB, v any) string {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	require.NoError(t, err)

@@ -76,11 +76,17 @@ func (p *Plugin) detach(ctx context.Context, rec *record) error {
 	if err != nil {
 		return err
 	}
-	if rec.State != stateAttached && rec.Writer != p.self {
-		// A plugin of a runtime that died may still be at its ADD: what it does
+	if rec.Writer != p.self {
+		// A plugin of a runtime that died may still be at work: what its ADD does
 		// after our DEL would stay for good.
-		if err := endOrphans(ctx, p.opts.log, rec); err != nil {
+		if err := p.orphans.end(ctx, p.opts.log, rec); err != nil {
 			return fmt.Errorf("end what still runs for %s: %w", rec.IfName, err)
+		}
+		// From here on it is ours: whoever comes after us must know whose plugins
+		// may be at work. A record that cannot be written must not stop a DEL.
+		mine := *rec
+		if err := p.records.put(&mine); err != nil {
+			p.opts.log.Warn("a record of an earlier runtime could not be taken over", "sandbox", rec.ContainerID, "err", err)
 		}
 	}
 	netNS, err := p.usableNetNS(rec.NetNS, rec.NetNSID)

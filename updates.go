@@ -2,6 +2,7 @@ package podcni
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -55,10 +56,11 @@ func (p *Plugin) Reload(ctx context.Context) error {
 }
 
 // UpdatePodCIDRs renders the template of WithConfTemplate with the node's pod
-// CIDRs, and puts the network in force before it returns. It fails with
-// ErrInvalidConfig, and the last network stays, when that makes no valid one;
-// ErrInvalidOption when there is no template; ErrShutdown. The slice is not
-// kept.
+// CIDRs. When it returns the network is in force, unless its plugins cannot
+// serve it, as Rejected then tells, or have not said within the time limit of
+// VERSION what versions they speak. It fails with ErrInvalidConfig, and the
+// last network stays, when the template makes no valid one; ErrShutdown. Without
+// a template it does nothing. The slice is not kept.
 func (p *Plugin) UpdatePodCIDRs(cidrs []netip.Prefix) error {
 	if p.isShutdown() {
 		return ErrShutdown
@@ -66,7 +68,13 @@ func (p *Plugin) UpdatePodCIDRs(cidrs []netip.Prefix) error {
 	if err := p.loader.setPodCIDRs(slices.Clone(cidrs)); err != nil {
 		return err
 	}
-	return p.reloads.reload(context.Background(), false)
+	ctx, cancel := context.WithTimeout(context.Background(), p.reloads.patience)
+	defer cancel()
+	err := p.reloads.reload(ctx, true)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // it is rendered; when it is in force is the plugins' doing
+	}
+	return err
 }
 
 // Updates answers a channel that can be received from after the networks, the

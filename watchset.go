@@ -30,8 +30,8 @@ const (
 // watchTarget is a directory whose content matters, whether it is there or not.
 type watchTarget struct {
 	dir string
-	// any says that every name in it matters; else those of configurations.
-	any bool
+	// all says that every name in it matters; else those of configurations.
+	all bool
 }
 
 // watchSet is what must be watched to notice every change of some targets:
@@ -58,12 +58,12 @@ type watchedDir struct {
 // interest is which names in a directory matter. Two paths of one directory,
 // as bind mounts make them, share it: the kernel reports only one of them.
 type interest struct {
-	any, conf bool
+	all, conf bool
 	names     map[string]struct{}
 }
 
 func (i *interest) covers(name string) bool {
-	if i.any || i.conf && isConfFileName(name) {
+	if i.all || i.conf && isConfFileName(name) {
 		return true
 	}
 	_, ok := i.names[name]
@@ -83,16 +83,16 @@ func isConfFileName(name string) bool {
 func newWatchSet(targets []watchTarget) *watchSet {
 	s := &watchSet{dirs: map[string]*watchedDir{}, seen: map[string]fs.FileInfo{}}
 	for _, t := range targets {
-		real, info := s.follow(t.dir)
+		end, info := s.follow(t.dir)
 		if info == nil || !info.IsDir() {
 			continue
 		}
-		dir := s.watch(real, info)
+		dir := s.watch(end, info)
 		if dir == nil {
 			continue
 		}
-		if t.any {
-			dir.any = true
+		if t.all {
+			dir.all = true
 		} else {
 			dir.conf = true
 		}
@@ -112,7 +112,7 @@ func (s *watchSet) followEntries(dir *watchedDir) {
 	defer f.Close()
 	entries, _ := f.ReadDir(maxListed) // what could be read will do: polling finds the rest
 	for _, e := range entries {
-		if e.Type()&fs.ModeSymlink != 0 && (dir.any || isConfFileName(e.Name())) {
+		if e.Type()&fs.ModeSymlink != 0 && (dir.all || isConfFileName(e.Name())) {
 			s.follow(filepath.Join(dir.path, e.Name()))
 		}
 	}

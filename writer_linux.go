@@ -2,25 +2,35 @@ package podcni
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 )
 
-// thisWriter identifies this process. What cannot be read stays zero: it is for
-// those who look at records, and nothing is decided by it.
+// thisWriter identifies this process. What cannot be read stays zero.
 func thisWriter() writerID {
-	w := writerID{PID: os.Getpid()}
-	if stat, err := os.ReadFile("/proc/self/stat"); err == nil {
-		// The second field, the command, may hold anything, also ')'.
-		if i := bytes.LastIndexByte(stat, ')'); i >= 0 {
-			if fields := strings.Fields(string(stat[i+1:])); len(fields) > 19 {
-				w.Start, _ = strconv.ParseUint(fields[19], 10, 64)
-			}
-		}
+	pid := os.Getpid()
+	return writerID{PID: pid, Start: processStart(pid), BootID: bootID()}
+}
+
+// alive says whether the process still runs.
+func (w writerID) alive() bool {
+	return w.PID > 0 && w.BootID == bootID() && w.Start == processStart(w.PID)
+}
+
+// processStart is when a process started, in clock ticks since boot; 0 if there
+// is none.
+func processStart(pid int) uint64 {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
 	}
-	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		w.BootID = strings.TrimSpace(string(id))
+	// The second field, the command, may hold anything, also ')'.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= 19 {
+		return 0
 	}
-	return w
+	start, _ := strconv.ParseUint(fields[19], 10, 64) // the kernel writes numbers
+	return start
 }

@@ -6,8 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+)
+
+// Where the plugins are below the temporary directory, and what they are to do.
+const (
+	binName  = "bin"
+	fakeName = "fake"
 )
 
 // BinDir is a directory of fake plugins, for a runtime's list of plugin
@@ -33,8 +38,8 @@ func NewBinDir(t testing.TB) *BinDir {
 	base := tempDir(t, "cni-bin-")
 	d := &BinDir{
 		t:       t,
-		path:    filepath.Join(base, "bin"),
-		fake:    filepath.Join(base, "fake"),
+		path:    filepath.Join(base, binName),
+		fake:    filepath.Join(base, fakeName),
 		plugins: make(map[string]*Plugin),
 	}
 	mkdir(t, d.path)
@@ -74,7 +79,7 @@ func (d *BinDir) Plugin(name string) *Plugin {
 	}
 	p := &Plugin{
 		d: d, name: name,
-		path:   filepath.Join(d.path, name+exeSuffix),
+		path:   filepath.Join(d.path, executable(name)),
 		state:  filepath.Join(d.fake, name),
 		script: script{Answers: make(map[string]Answer)},
 	}
@@ -101,9 +106,10 @@ type Plugin struct {
 func (p *Plugin) Name() string { return p.name }
 
 // Path is the plugin's executable: a regular file that no other plugin shares,
-// also not by inode. What it does is kept elsewhere, so that a test may write
-// to it, rename it, change its mode or copy it to another place, where it
-// remains this plugin.
+// also not by inode. What it does is kept elsewhere: a test may write to it,
+// rename it and change its mode. A copy of it, or the file under another name, is
+// still this plugin, unless the path of the test binary or of the temporary
+// directory is long (about 50 characters each) or has blanks, or on Windows.
 func (p *Plugin) Path() string { return p.path }
 
 // Remove deletes the executable. What the plugin is to do is kept.
@@ -122,26 +128,13 @@ func (p *Plugin) Install() {
 	if err != nil {
 		p.d.t.Fatalf("install a plugin: %v", err)
 	}
-	temp := filepath.Join(p.state, "new"+exeSuffix)
+	temp := filepath.Join(p.state, executable("new"))
 	if err := writeExecutable(temp, exe, p.state); err != nil {
 		p.d.t.Fatalf("install a plugin: %v", err)
 	}
 	if err := os.Rename(temp, p.path); err != nil {
 		p.d.t.Fatalf("install a plugin: %v", err)
 	}
-}
-
-// writeFile makes a file that may be executed as soon as it is there. While it
-// is open for writing no process is started: a child would inherit the
-// descriptor for a moment, and running the file would fail as "text file busy".
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	// Not subject to the umask, and right also where the file is there.
-	if err := os.WriteFile(path, content, mode); err != nil {
-		return err
-	}
-	return os.Chmod(path, mode)
 }
 
 // tempDir is a directory with a short path that lives as long as the test.

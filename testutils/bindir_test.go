@@ -3,7 +3,6 @@ package testutils_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,6 +53,7 @@ func TestDefaultsAreThoseOfAPluginThatWorks(t *testing.T) {
 	t.Parallel()
 	d := testutils.NewBinDir(t).Add("bridge", "tuning")
 
+	require.Equal(t, "tuning", d.Plugin("tuning").Name())
 	for _, version := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		stdin := `{"cniVersion":"` + version + `","name":"net","type":"bridge"}`
 		out := runPlugin(t, d.Plugin("bridge").Path(), "ADD", stdin)
@@ -73,6 +73,11 @@ func TestDefaultsAreThoseOfAPluginThatWorks(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out.stdout), &versions))
 	require.Contains(t, versions.SupportedVersions, "0.1.0")
 	require.Contains(t, versions.SupportedVersions, "1.1.0")
+
+	d.Plugin("tuning").Versions("0.3.0", "0.4.0")
+	out = runPlugin(t, d.Plugin("tuning").Path(), "VERSION", "{}")
+	require.NoError(t, json.Unmarshal([]byte(out.stdout), &versions))
+	require.Equal(t, []string{"0.3.0", "0.4.0"}, versions.SupportedVersions)
 
 	require.Equal(t, 1, runPlugin(t, d.Plugin("bridge").Path(), "NONSENSE", conf).exit)
 	require.Equal(t, 1, runPlugin(t, d.Plugin("bridge").Path(), "ADD", `{"cniVersion":"9.9.9","name":"net"}`).exit)
@@ -96,7 +101,7 @@ func TestAnswers(t *testing.T) {
 		"text before the answer":  {testutils.Answer{StdoutBefore: "log\n", Result: "{}"}, outcome{stdout: "log\n{}"}},
 		"blanks before the rest":  {testutils.Answer{StdoutFlood: 3, StdoutBefore: "log\n", Result: "{}"}, outcome{stdout: "   log\n{}"}},
 		"much on stderr":          {testutils.Answer{StderrFlood: 4, Stderr: "end", NoOutput: true}, outcome{stderr: "fakeend"}},
-		"an answer after a while": {testutils.Answer{Delay: time.Millisecond, Result: "{}"}, outcome{stdout: "{}"}},
+		"an answer after a while": {testutils.Answer{Delay: 200 * time.Millisecond, Result: "{}"}, outcome{stdout: "{}"}},
 		"versions": {
 			testutils.Answer{Versions: []string{"0.4.0"}},
 			outcome{stdout: `{"cniVersion":"1.1.0","supportedVersions":["0.4.0"]}`},
@@ -106,7 +111,9 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := testutils.NewBinDir(t).Plugin("bridge").On("VERSION", tt.answer)
+			begin := time.Now()
 			require.Equal(t, tt.want, runPlugin(t, p.Path(), "VERSION", conf))
+			require.GreaterOrEqual(t, time.Since(begin), tt.answer.Delay)
 		})
 	}
 }
@@ -318,5 +325,42 @@ func TestResultPanicsOnNonsense(t *testing.T) {
 	require.Panics(t, func() { testutils.Result("7.0.0", "eth0", "", "10.0.0.1/8") })
 	_, err := create.Create("0.2.0", []byte(testutils.Result("0.2.0", "eth0", "", "10.0.0.5/8", "fd00::5/64")))
 	require.NoError(t, err)
-	require.False(t, errors.Is(err, os.ErrNotExist))
+}
+
+func TestPluginsWorkWhereverTemporaryFilesAre(t *testing.T) {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	content, err := os.ReadFile(exe)
+	require.NoError(t, err)
+	// A test binary whose path no script can name: with a blank, and long.
+	copied := filepath.Join(dir, strings.Repeat("long ", 40)+".exe")
+	require.NoError(t, os.WriteFile(copied, content, 0o755))
+	temp := filepath.Join(dir, "with blank")
+	require.NoError(t, os.Mkdir(temp, 0o755))
+
+	cmd := exec.Command(copied, "-test.run=^Test(QueuedAnswers|SignalsAndChildren|AKilledRun|Example)")
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "PASS")
+}
+
+func TestARunMayIgnoreTERM(t *testing.T) {
+	t.Parallel()
+	p := testutils.NewBinDir(t).Plugin("bridge")
+	g := p.Gate("DEL")
+	for _, ignore := range []bool{true, false} {
+		p.On("DEL", testutils.Answer{IgnoreTERM: ignore})
+		cmd := plugin(p.Path(), "DEL", conf)
+		require.NoError(t, cmd.Start())
+		g.Wait(t)
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		if ignore {
+			g.Release()
+			require.NoError(t, cmd.Wait())
+		} else {
+			require.Error(t, cmd.Wait())
+		}
+	}
 }

@@ -29,7 +29,7 @@ import (
 // Where such namespaces cannot be had the test is skipped, with the reason.
 func Sandbox(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
-	if inSandbox() {
+	if marked(sandboxMark) {
 		body(t)
 		return
 	}
@@ -40,7 +40,13 @@ func Sandbox(t *testing.T, body func(t *testing.T)) {
 // the environment, which plugins would inherit.
 const sandboxMark = "cni-test-sandbox"
 
-func inSandbox() bool { return len(os.Args) > 1 && os.Args[len(os.Args)-1] == sandboxMark }
+// packageMark is the same in the sandbox of [MainInSandbox], within which tests
+// that ask for one get a sandbox of their own.
+const packageMark = "cni-test-package-sandbox"
+
+func marked(mark string) bool { return len(os.Args) > 1 && os.Args[len(os.Args)-1] == mark }
+
+func inSandbox() bool { return marked(sandboxMark) || marked(packageMark) }
 
 // runPattern is the -test.run that matches one test.
 func runPattern(name string) string {

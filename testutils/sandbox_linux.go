@@ -60,7 +60,7 @@ func rerun(t *testing.T) {
 	case out.skipped:
 		t.Skip("skipped in the sandbox; the reason is above")
 	case !out.passed:
-		t.Fatal("the sandbox did not run the test")
+		t.Fatal("the test did not come to its end in the sandbox")
 	}
 }
 
@@ -74,7 +74,7 @@ func rerunAll() (code int, ok bool) {
 	runtime.LockOSThread() // see rerun
 	defer runtime.UnlockOSThread()
 	for _, withUser := range []bool{true, false} {
-		cmd := exec.Command(exe, append(slices.Clone(os.Args[1:]), sandboxMark)...)
+		cmd := exec.Command(exe, append(slices.Clone(os.Args[1:]), packageMark)...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.SysProcAttr = sandboxAttr(withUser)
 		if cmd.Start() != nil {
@@ -97,7 +97,8 @@ func sandboxArgs(t *testing.T) []string {
 	timeout := 10 * time.Minute
 	if deadline, ok := t.Deadline(); ok {
 		// A little less, so that it is the one that tells where it hangs.
-		timeout = max(time.Until(deadline)-5*time.Second, time.Second)
+		left := time.Until(deadline)
+		timeout = max(left-10*time.Second, left/2, time.Millisecond)
 	}
 	args := []string{
 		"-test.run=" + runPattern(t.Name()), "-test.v=true", "-test.count=1",

@@ -1,0 +1,81 @@
+package podcni_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/podcni/podcni"
+)
+
+// The life of a pod: the same code stands in README.md.
+func Example() {
+	ctx := context.Background()
+	cni, err := podcni.New(podcni.WithConfDir("/etc/cni/net.d"), podcni.WithBinDirs("/opt/cni/bin"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cni.Shutdown()
+	if err := cni.WaitReady(ctx); err != nil {
+		log.Fatal(err) // says which file was not taken, which plugin is missing, ...
+	}
+	sandbox, err := podcni.NewNetNS("", "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pod := podcni.PodNetwork{ID: "4f2a", Namespace: "default", Name: "web", NetNS: sandbox.Path()}
+	results, err := cni.SetUpPodWithContext(ctx, pod) // all of its networks, or none
+	if err != nil {
+		log.Fatal(err)
+	}
+	got, err := podcni.ReadResults(results)
+	fmt.Println(got.Primary(), got.Interfaces, err)
+
+	err = errors.Join(cni.TearDownPodWithContext(ctx, pod), sandbox.Remove())
+	fmt.Println(err)
+}
+
+// Without a network a Plugin is of use already: it takes networks up as they
+// come, and says until then why it is not ready.
+func ExampleNew() {
+	dir, err := os.MkdirTemp("", "podcni-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cni, err := podcni.New(podcni.WithConfDir(dir), podcni.WithCacheDir(dir))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cni.Shutdown()
+	fmt.Println(errors.Is(cni.Status(), podcni.ErrNotReady))
+	fmt.Println(len(cni.Networks()), len(cni.Rejected()))
+	// Output:
+	// true
+	// 0 0
+}
+
+// What is wrong with a pod is found before any plugin runs, and named.
+func ExamplePlugin_SetUpPod() {
+	dir, err := os.MkdirTemp("", "podcni-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cni, err := podcni.New(podcni.WithConfDir(dir), podcni.WithCacheDir(dir), podcni.WithoutWatch())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cni.Shutdown()
+	_, err = cni.SetUpPod(podcni.PodNetwork{ID: "../escape", NetNS: "/run/netns/web"})
+	var field *podcni.FieldError
+	if errors.As(err, &field) {
+		fmt.Println(field.Field, field.Value)
+	}
+	fmt.Println(errors.Is(err, podcni.ErrInvalidPod))
+	// Output:
+	// ID ../escape
+	// true
+}
