@@ -190,9 +190,9 @@ func (p *Plugin) check(ctx context.Context, net *network, rec *record) error {
 
 // prevResult is what DEL and CHECK are told of ADD's result: nothing before
 // version 0.4.0 of the specification.
-func (rec *record) prevResult(net *network) json.RawMessage {
+func (r *record) prevResult(net *network) json.RawMessage {
 	if !net.sinceVersion("0.4.0") {
 		return nil
 	}
-	return rec.Result
+	return r.Result
 }

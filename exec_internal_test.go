@@ -471,7 +471,7 @@ func TestRunTakesASlot(t *testing.T) {
 	slots.refuse = context.Canceled
 	_, err = r.run(t.Context(), inv)
 	require.ErrorIs(t, err, context.Canceled)
-	requirePluginError(t, err)
+	require.Equal(t, -1, requirePluginError(t, err).Exit)
 	require.NoFileExists(t, ran)
 }
 

@@ -78,7 +78,7 @@ func (p *Plugin) garbage(rec *record, began time.Time, valid map[string]bool) bo
 
 // collect detaches what is garbage, several sandboxes at a time.
 func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool) error {
-	recs, bad, allErr := p.records.all() // what could be read, beside an error
+	recs, bad, allErr := p.records.all(ctx) // what could be read, beside an error
 	for _, b := range bad {
 		p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
 	}
@@ -151,7 +151,7 @@ func (p *Plugin) gcNetwork(ctx context.Context, net *network, began time.Time, v
 	defer release()
 	// Listed only now: with the network idle, every attachment that counts is
 	// recorded.
-	recs, bad, err := p.records.all()
+	recs, bad, err := p.records.all(ctx)
 	if err != nil {
 		return err
 	}

@@ -89,8 +89,8 @@ func (e *RecordError) guess(name string) {
 
 // all gives every record, by sandbox and in the order of attachment, and every
 // file that is none. With an error, there may be more.
-func (s *recordStore) all() (recs []*record, bad []*RecordError, err error) {
-	err = s.each(context.Background(), func(rec *record, unreadable *RecordError) {
+func (s *recordStore) all(ctx context.Context) (recs []*record, bad []*RecordError, err error) {
+	err = s.each(ctx, func(rec *record, unreadable *RecordError) {
 		if unreadable != nil {
 			bad = append(bad, unreadable)
 		} else {

@@ -243,7 +243,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		kill()
 
 		s := newTestStore(t, dir)
-		recs, bad, err := s.all()
+		recs, bad, err := s.all(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, bad)
 		require.NotEmpty(t, recs)

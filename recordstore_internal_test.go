@@ -424,7 +424,7 @@ func TestAttachmentsEndWithTheContext(t *testing.T) {
 	cancel()
 	_, err := s.attachments(ctx)
 	require.ErrorIs(t, err, context.Canceled)
-	recs, bad, err := s.all()
+	recs, bad, err := s.all(t.Context())
 	require.NoError(t, err)
 	require.Len(t, recs, 1)
 	require.Empty(t, bad)

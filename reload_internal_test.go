@@ -236,19 +236,19 @@ func bubble(t *testing.T, f func(t *testing.T, r *running, src *fakeSource)) {
 	})
 }
 
-func (r *running) wrote(name string) fsnotify.Event {
-	return fsnotify.Event{Name: filepath.Join(r.loader.conf, name), Op: fsnotify.Write}
+func (r *running) wrote() fsnotify.Event {
+	return fsnotify.Event{Name: filepath.Join(r.loader.conf, "a.conf"), Op: fsnotify.Write}
 }
 
 func TestChangeIsLoadedOnceItIsQuiet(t *testing.T) {
 	bubble(t, func(t *testing.T, r *running, src *fakeSource) {
 		before := r.loader.loads.Load()
 		write(t, filepath.Join(r.loader.conf, "a.conf"), "1")
-		src.events <- r.wrote("a.conf")
+		src.events <- r.wrote()
 		time.Sleep(quietFor - 1)
 		synctest.Wait()
 		require.Equal(t, before, r.loader.loads.Load())
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, before+1, r.loader.loads.Load())
 		require.Equal(t, "a.conf: 1\n", content(r.snap.Load()))
@@ -262,7 +262,7 @@ func TestStreamOfEventsPutsNothingOffForEver(t *testing.T) {
 		start := time.Now()
 		var first time.Duration
 		for i := range 500 {
-			src.events <- r.wrote("a.conf")
+			src.events <- r.wrote()
 			write(t, filepath.Join(r.loader.conf, "a.conf"), fmt.Sprint(i))
 			time.Sleep(10 * time.Millisecond)
 			synctest.Wait()
@@ -279,7 +279,7 @@ func TestStreamOfEventsPutsNothingOffForEver(t *testing.T) {
 
 		// It is as quick as before once the stream is over.
 		before = r.loader.loads.Load()
-		src.events <- r.wrote("a.conf")
+		src.events <- r.wrote()
 		time.Sleep(quietFor)
 		synctest.Wait()
 		require.Equal(t, before+1, r.loader.loads.Load())
@@ -308,7 +308,7 @@ func TestSweepWithoutEvents(t *testing.T) {
 		time.Sleep(sweepEvery - 1)
 		synctest.Wait()
 		require.Empty(t, content(r.snap.Load()))
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, "a.conf: unseen\n", content(r.snap.Load()))
 	})
@@ -370,7 +370,7 @@ func TestPollingWithoutInotify(t *testing.T) {
 				time.Sleep(sweepEvery - 1)
 				synctest.Wait()
 				require.Equal(t, loads, r.loader.loads.Load(), "still polling")
-				src.events <- r.wrote("a.conf")
+				src.events <- r.wrote()
 				time.Sleep(quietFor)
 				synctest.Wait()
 				require.Equal(t, loads+1, r.loader.loads.Load())

@@ -263,6 +263,12 @@ func TestTearDownIsIdempotent(t *testing.T) {
 	require.NoError(t, p.TearDownPod(pod))
 	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "never", Networks: []podcni.NetAttachment{{Name: "unknown"}}}))
 	require.Equal(t, []string{"ADD a", "DEL a", "DEL a"}, n.verbs())
+
+	// Of what is not recorded, those that are loaded get a DEL, each with the
+	// interface that it would have had.
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "never", Networks: []podcni.NetAttachment{{Name: "unknown"}, {Name: "a"}}}))
+	calls := n.calls()
+	require.Equal(t, "eth1", calls[len(calls)-1].Env["CNI_IFNAME"])
 }
 
 func TestTearDownGoesOnPastFailures(t *testing.T) {

@@ -95,10 +95,10 @@ func (e *fakeExec) Decode(b []byte) (version.PluginInfo, error) {
 	return (&version.PluginDecoder{}).Decode(b)
 }
 
-func (e *fakeExec) count(what string) int {
+func (e *fakeExec) statuses() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.calls[what]
+	return e.calls[verbStatus]
 }
 
 func (e *fakeExec) set(answer func(ctx context.Context, verb string) error) {
@@ -196,7 +196,7 @@ func TestStatusAsksOnlyPluginsOfVersionsThatHaveIt(t *testing.T) {
 	p := startPlugin(t, WithConfDir(t.TempDir()), WithExec(exec),
 		WithConfList([]byte(testutils.List("old", "1.0.0", "noop"))))
 	require.NoError(t, p.Status())
-	require.Zero(t, exec.count(verbStatus))
+	require.Zero(t, exec.statuses())
 }
 
 func TestStatusIsSharedAndLeftAlone(t *testing.T) {
@@ -223,7 +223,7 @@ func TestStatusIsSharedAndLeftAlone(t *testing.T) {
 		left := make(chan error, 1)
 		go func() { left <- p.StatusWithContext(ctx) }()
 		synctest.Wait()
-		require.Equal(t, 1, exec.count(verbStatus))
+		require.Equal(t, 1, exec.statuses())
 		cancel()
 		require.ErrorIs(t, <-left, context.Canceled)
 		synctest.Wait()
@@ -232,12 +232,12 @@ func TestStatusIsSharedAndLeftAlone(t *testing.T) {
 		for range cap(answers) {
 			require.ErrorIs(t, <-answers, ErrNotReady)
 		}
-		require.Equal(t, 1, exec.count(verbStatus))
+		require.Equal(t, 1, exec.statuses())
 		require.ErrorIs(t, p.Status(), ErrNotReady)
-		require.Equal(t, 2, exec.count(verbStatus), "nothing is kept")
+		require.Equal(t, 2, exec.statuses(), "nothing is kept")
 
 		require.ErrorIs(t, p.StatusWithContext(ctx), context.Canceled)
-		require.Equal(t, 2, exec.count(verbStatus), "nothing is run for who has gone")
+		require.Equal(t, 2, exec.statuses(), "nothing is run for who has gone")
 	})
 }
 

@@ -154,18 +154,36 @@ func (p *Plugin) planLoaded(pod *PodNetwork) []planned {
 		return plan
 	}
 	if errors.Is(err, ErrNetworkNotFound) && len(pod.Networks) > 0 {
-		known := *pod
-		known.Networks = slices.DeleteFunc(slices.Clone(pod.Networks), func(n NetAttachment) bool { return snap.byName[n.Name] == nil })
-		if len(known.Networks) > 0 {
+		var known PodNetwork
+		if known, err = onlyLoaded(pod, snap, p.opts.ifPrefix); err == nil && len(known.Networks) > 0 {
 			if plan, err = planPod(p.opts, snap, &known, p.environArgs); err == nil {
 				return plan
 			}
-		} else {
-			return nil
 		}
 	}
 	p.opts.log.Debug("nothing recorded and nothing to detach", "sandbox", pod.ID, "err", err)
 	return nil
+}
+
+// onlyLoaded leaves of the pod's networks those that are loaded, with the
+// interfaces that they have among all.
+func onlyLoaded(pod *PodNetwork, snap *snapshot, prefix string) (PodNetwork, error) {
+	names, err := interfaceNames(prefix, pod.Networks)
+	if err != nil {
+		return PodNetwork{}, err
+	}
+	known := *pod
+	known.Networks, known.InterfaceConfig = nil, map[string]RuntimeConfig{}
+	for i, want := range pod.Networks {
+		if snap.byName[want.Name] == nil {
+			continue
+		}
+		known.Networks = append(known.Networks, NetAttachment{Name: want.Name, Ifname: names[i]})
+		if c, ok := pod.InterfaceConfig[names[i]]; ok {
+			known.InterfaceConfig[names[i]] = c
+		}
+	}
+	return known, nil
 }
 
 // detachUnreadable sends DEL for an attachment whose record cannot be read, with

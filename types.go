@@ -81,7 +81,8 @@ type RuntimeConfig struct {
 	// colons: the capability "infinibandGUID".
 	InfinibandGUID string
 	// Args are further CNI_ARGS. A key or a value must not hold ';', '=' or
-	// NUL: nothing in CNI_ARGS is escaped.
+	// NUL: nothing in CNI_ARGS is escaped. They win over those that podcni sets
+	// itself. CNI_ARGS as a whole may have 32000 bytes.
 	Args map[string]string
 	// CapabilityArgs are further capabilities by name. They must marshal to
 	// JSON, and win over the fields above.
@@ -131,10 +132,12 @@ type PodNetwork struct {
 	Networks []NetAttachment
 
 	// RuntimeConfig is what the pod asks of a network, by the network's name.
+	// Networks that the pod is not attached to are ignored, here and in Aliases.
 	RuntimeConfig map[string]RuntimeConfig
 
 	// InterfaceConfig is what the pod asks of one attachment, by the name of
 	// its interface. Where it has an entry, that of RuntimeConfig is not used.
+	// An entry for an interface that no attachment has is an error.
 	InterfaceConfig map[string]RuntimeConfig
 
 	// Aliases are further names of the pod on a network, by the network's

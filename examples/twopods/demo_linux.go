@@ -73,7 +73,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.Shutdown() //nolint:errcheck // the sandbox ends with us
+	defer p.Shutdown()
 
 	web, err := d.newPod("web")
 	if err != nil {
