@@ -23,9 +23,7 @@ func openNetNS(path string) (int, NetNSID, error) {
 	}
 	// The path is the caller's and may lead to anything: a FIFO must not block,
 	// a terminal not become ours.
-	fd, err := uninterrupted(func() (int, error) {
-		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	})
+	fd, err := openRetrying(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	switch {
 	case isAbsence(err):
 		return -1, NetNSID{}, fmt.Errorf("%.128q: %w: %w", path, errNetNSGone, fs.ErrNotExist)
@@ -55,7 +53,7 @@ func isAbsence(err error) bool {
 // statNetNS reads device and inode of a namespace of any kind.
 func statNetNS(fd int) (NetNSID, error) {
 	var where unix.Statfs_t
-	if _, err := uninterrupted(func() (int, error) { return 0, unix.Fstatfs(fd, &where) }); err != nil {
+	if err := retryEINTR(func() error { return unix.Fstatfs(fd, &where) }); err != nil {
 		return NetNSID{}, os.NewSyscallError("fstatfs", err)
 	}
 	if where.Type != unix.NSFS_MAGIC {
@@ -68,13 +66,12 @@ func statNetNS(fd int) (NetNSID, error) {
 	return NetNSID{Dev: uint64(stat.Dev), Ino: stat.Ino}, nil
 }
 
-func uninterrupted(fn func() (int, error)) (int, error) {
-	for {
-		v, err := fn()
-		if !errors.Is(err, unix.EINTR) {
-			return v, err
-		}
-	}
+func openRetrying(path string, flags int) (fd int, err error) {
+	err = retryEINTR(func() error {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
 }
 
 // enter runs fn in a namespace, as onThread does.
@@ -127,7 +124,7 @@ func (v *visit) run() {
 		return
 	}
 	defer close(v.done)
-	own, err := uninterrupted(func() (int, error) { return unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	own, err := openRetrying(ownNetNS, unix.O_RDONLY)
 	if err != nil {
 		runtime.UnlockOSThread()
 		v.err, v.returned = &fs.PathError{Op: "open", Path: ownNetNS, Err: err}, true

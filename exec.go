@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -123,13 +121,13 @@ var (
 // *PluginError, and then the output is what there was of it.
 func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 	if ctx.Err() != nil {
-		return r.notRun(inv, contextError(ctx))
+		return inv.notRun(contextError(ctx))
 	}
 	// Questions about the node wait for no pod, and no pod for them: with every
 	// slot taken by plugins that hang, Status must still answer.
 	if r.slots != nil && inv.verb != verbStatus && inv.verb != verbVersion {
 		if err := r.slots.acquire(ctx, inv.verb); err != nil {
-			return r.notRun(inv, err)
+			return inv.notRun(err)
 		}
 		defer r.slots.release()
 	}
@@ -147,10 +145,10 @@ func (r *runner) run(ctx context.Context, inv *invocation) (output, error) {
 			return r.finish(ctx, inv, end)
 		}
 		if !isBusy(err) {
-			return r.notRun(inv, err)
+			return inv.notRun(err)
 		}
 		if stop := sleepUntil(ctx, busyDelay, limit); stop != nil {
-			out, perr := r.notRun(inv, fmt.Errorf("%w: %w", stopCause(stop), err))
+			out, perr := inv.notRun(fmt.Errorf("%w: %w", stopCause(stop), err))
 			perr.TimedOut = errors.Is(stop, errTimeLimit)
 			return out, perr
 		}
@@ -175,25 +173,9 @@ func (r *runner) attempt(ctx context.Context, inv *invocation, limit time.Time) 
 }
 
 // notRun is the answer for a plugin that was not started.
-func (r *runner) notRun(inv *invocation, err error) (output, *PluginError) {
+func (inv *invocation) notRun(err error) (output, *PluginError) {
 	out := output{exit: -1}
 	return out, inv.fail(out, err)
-}
-
-// startError tells a binary that is not there from one that does not start.
-func startError(path string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		if _, statErr := os.Stat(path); statErr == nil {
-			return fmt.Errorf("%w: %s is there, but not the interpreter that it names: %w", ErrPluginNotFound, path, err)
-		}
-		return fmt.Errorf("%w: start %s: %w", ErrPluginNotFound, path, err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("%w: start %s: %w", ErrPluginNotFound, path, err)
-	}
-	return fmt.Errorf("start %s: %w", path, err)
 }
 
 // finish makes an answer of a process's end.
@@ -211,54 +193,6 @@ func (r *runner) finish(ctx context.Context, inv *invocation, end ended) (output
 		return out, perr
 	}
 	return out, nil
-}
-
-// verdict is nil when the plugin did what it was asked for, as far as its end
-// and an error object tell. Whether ADD and VERSION answered is for those who
-// read their answer.
-func verdict(verb string, end ended) error {
-	switch {
-	case end.stopped != nil:
-		err := stopCause(end.stopped)
-		if end.lost != nil {
-			err = fmt.Errorf("%w: %w", err, end.lost)
-		}
-		return err
-	case end.lost != nil:
-		return fmt.Errorf("it ran and ended, but its exit status is not known: %w", end.lost)
-	case end.exit == 0:
-		if verb == verbAdd || verb == verbVersion {
-			return nil
-		}
-		if e := errorObject(end.stdout); e != nil {
-			return withCode(e)
-		}
-		return nil
-	}
-
-	e := reportedError(end.stdout)
-	if e == nil {
-		e = reportedError([]byte(end.stderr))
-	}
-	switch {
-	case e != nil && end.signal != "":
-		return fmt.Errorf("%s: %w", end.signal, withCode(e))
-	case e != nil:
-		return withCode(e)
-	case end.signal != "":
-		return errors.New(end.signal)
-	case len(end.stdout) > 0:
-		return fmt.Errorf("%w: no error object in %q", ErrBadOutput, cut(string(end.stdout), stderrInError))
-	}
-	return errNoAnswer
-}
-
-// stopCause is what a caller sees of ended.stopped.
-func stopCause(stopped error) error {
-	if errors.Is(stopped, errTimeLimit) {
-		return fmt.Errorf("%w: %w", errTimeLimit, context.DeadlineExceeded)
-	}
-	return stopped
 }
 
 // contextError is ctx's error, with its cause where that says more.

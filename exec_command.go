@@ -36,6 +36,8 @@ func runCommand(ctx context.Context, inv *invocation, attr *syscall.SysProcAttr,
 		alarm.Reset(time.Until(limit))
 	}
 	ctxDone, killed := ctx.Done(), false
+	// What is signalled here may have been reaped a moment ago. Numbers of
+	// processes come round again much later than that.
 	stop := func(why error, kill bool) {
 		if end.stopped == nil {
 			end.stopped = why

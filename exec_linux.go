@@ -39,7 +39,7 @@ func pidfdWorks() bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	// We are not our own child, and a kernel that can wait for a descriptor at
 	// all says so.
 	err = unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
@@ -272,14 +272,12 @@ func (c *child) wait() (syscall.WaitStatus, error) {
 	}
 }
 
-// reap takes the child's status and closes what is left of it. If it was ended by
-// us, its group goes first, while the group's number cannot be another's.
+// reap takes the child's status and closes what is left of it. What of its output
+// is too much may still be growing: then its group goes first, while the group's
+// number cannot be another's.
 func (c *child) reap() ended {
 	if c.out.over && c.end.stopped == nil {
-		c.end.stopped = ErrOutputTooLarge
-	}
-	if c.end.stopped != nil && !c.killed {
-		signalGroup(c.pid, true)
+		c.stop(ErrOutputTooLarge, true)
 	}
 	status, err := c.wait()
 	c.end.exit = -1

@@ -2,6 +2,7 @@ package podcni_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,8 +14,10 @@ import (
 // network namespaces, so that pods are real and the host is never touched.
 func TestMain(m *testing.M) {
 	main := testutils.MainInSandbox
-	if os.Getenv(runtimeEnv) != "" || os.Getenv("PODCNI_TEST_NO_WAY_BACK") != "" {
-		main = testutils.Main // it shares the sandbox of the test that started it
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "PODCNI_TEST_") {
+			main = testutils.Main // a test started us, and we share its sandbox
+		}
 	}
 	main(m, func() error { return goleak.Find() })
 }

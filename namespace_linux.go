@@ -205,9 +205,7 @@ func (n *NetNS) Remove() error {
 }
 
 func (n *NetNS) unpin() error {
-	fd, err := uninterrupted(func() (int, error) {
-		return unix.Open(n.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
+	fd, err := openRetrying(n.path, unix.O_PATH|unix.O_NOFOLLOW)
 	if isAbsence(err) {
 		return nil
 	}

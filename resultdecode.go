@@ -20,7 +20,7 @@ import (
 // the same as JSON for the next plugin and the record. That is the plugin's own
 // text where it has the right version, so that nothing in it is lost.
 //
-// The error wraps ErrNoOutput, ErrBadOutput or ErrVersion, or is the
+// The error wraps ErrNoOutput, ErrBadOutput or ErrVersion, or is of the
 // *types.Error that the plugin printed although it succeeded. The JSON shares
 // the memory of stdout.
 func decodeResult(stdout []byte, cniVersion string) (types.Result, json.RawMessage, error) {
@@ -201,7 +201,7 @@ func (a *answer) pluginError() error {
 	if code == 0 {
 		return nil
 	}
-	return &types.Error{Code: code, Msg: string(a.Msg), Details: string(a.Details)}
+	return withCode(types.NewError(code, cut(string(a.Msg), maxErrorText), cut(string(a.Details), maxErrorText)))
 }
 
 // result makes the type of a version. It refuses what libcni's types would

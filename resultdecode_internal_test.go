@@ -2,6 +2,7 @@ package podcni
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -191,7 +192,10 @@ func TestDecodeResultGivesThePluginsError(t *testing.T) {
 		var got *types.Error
 		require.ErrorAs(t, err, &got, text)
 		require.Equal(t, want, *got)
+		require.ErrorContains(t, err, fmt.Sprint(want.Code))
 	}
+	_, _, err := decodeResult([]byte(`{"code":7,"msg":"`+strings.Repeat("x", 1<<20)+`"}`), "1.0.0")
+	require.Less(t, len(err.Error()), 1<<16)
 	for _, text := range []string{`{"code":0}`, `{"code":null}`} {
 		_, _, err := decodeResult([]byte(text), "1.0.0")
 		require.NoError(t, err, text)
