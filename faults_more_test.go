@@ -2,6 +2,8 @@ package podcni_test
 
 import (
 	"context"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,4 +43,24 @@ func TestUndoIsShared(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, []string{"ADD a", "ADD bad", "DEL bad", "DEL a"}, n.verbs())
 	require.Equal(t, []string{"bad-sandbox-eth1"}, n.records())
+}
+
+// A plugin that is no program has done nothing: it does not keep those before it
+// from being undone.
+func TestPluginIsNoProgram(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.bin.Add("first", "second")
+	n.bin.Plugin("first").Pool()
+	n.conf.Write("net.conflist", testutils.List("net", "1.1.0", "first", "second"))
+	p := n.open(podcni.WithoutWatch())
+	path := n.bin.Plugin("second").Path()
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, []byte("\x7fELF, but cut"), 0o755))
+	_, err := p.SetUpPod(n.pod("sandbox", "net"))
+	require.ErrorIs(t, err, syscall.ENOEXEC)
+	require.Equal(t, "second", requirePluginError(t, err).Plugin)
+	require.Equal(t, []string{"ADD first", "DEL first"}, n.verbs())
+	require.Empty(t, n.records())
+	require.Empty(t, n.bin.Plugin("first").Held(t))
 }
