@@ -63,7 +63,8 @@ func (p *Plugin) runPlugin(ctx context.Context, verb string, net *network, c *pl
 	path, err := p.findBinary(c.typ)
 	if err != nil {
 		inv.path = ""
-		return inv, output{}, inv.fail(output{exit: -1}, err)
+		out, err := inv.notRun(err)
+		return inv, out, err
 	}
 	inv.path = path
 	out, err := p.run.run(ctx, inv)
@@ -132,7 +133,7 @@ func (p *Plugin) addOnce(ctx context.Context, net *network, rec *record) (result
 	for i := range net.plugins {
 		c := &net.plugins[i]
 		inv, out, err := p.runPlugin(ctx, verbAdd, net, c, rec, env, c.stdin(rec.CapabilityArgs, raw, nil))
-		if err == nil || !errors.Is(err, ErrPluginNotFound) {
+		if !out.notRun {
 			started = i + 1
 		}
 		if err != nil {
@@ -148,21 +149,22 @@ func (p *Plugin) addOnce(ctx context.Context, net *network, rec *record) (result
 // del runs DEL through the network's plugins in reverse, and stops at the first
 // error: a later plugin might free an address that is still in use
 // (specification, "Delete Network"). A plugin from started on has had no ADD: it
-// may be missing.
+// may be missing, or no program.
 func (p *Plugin) del(ctx context.Context, net *network, rec *record, netNS string, started int) error {
 	env := p.run.environ(verbDel, rec.ContainerID, netNS, rec.IfName, argsString(rec.CniArgs))
 	prev := rec.prevResult(net)
 	for i := len(net.plugins) - 1; i >= 0; i-- {
 		c := &net.plugins[i]
 		stdin := c.stdin(rec.CapabilityArgs, prev, nil)
-		err := p.retry(ctx, func(int) error {
-			_, _, err := p.runPlugin(ctx, verbDel, net, c, rec, env, stdin)
+		var out output
+		err := p.retry(ctx, func(int) (err error) {
+			_, out, err = p.runPlugin(ctx, verbDel, net, c, rec, env, stdin)
 			return err
 		})
 		switch {
 		case err == nil, isCode(err, types.ErrUnknownContainer):
 			// An unknown container needs no clean-up (specification, "Error").
-		case i >= started && errors.Is(err, ErrPluginNotFound):
+		case i >= started && out.notRun:
 		default:
 			return err
 		}

@@ -58,6 +58,7 @@ type output struct {
 	stdout []byte
 	stderr string // its end
 	exit   int
+	notRun bool // for certain: it was not started
 }
 
 // fail makes an error of what is wrong with the plugin or its answer.
@@ -174,7 +175,7 @@ func (r *runner) attempt(ctx context.Context, inv *invocation, limit time.Time) 
 
 // notRun is the answer for a plugin that was not started.
 func (inv *invocation) notRun(err error) (output, *PluginError) {
-	out := output{exit: -1}
+	out := output{exit: -1, notRun: true}
 	return out, inv.fail(out, err)
 }
 

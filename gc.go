@@ -112,16 +112,13 @@ func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time,
 	}
 	defer unlock()
 	recs, _, err := p.records.ofSandbox(id)
-	if err != nil {
-		return err
-	}
 	var garbage []*record
 	for _, rec := range recs {
 		if p.garbage(rec, began, valid) {
 			garbage = append(garbage, rec)
 		}
 	}
-	return errors.Join(p.detachAll(ctx, garbage)...)
+	return errors.Join(append(p.detachAll(ctx, garbage), err)...)
 }
 
 // gcNetworks sends GC to the plugins of every network that knows it.

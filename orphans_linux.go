@@ -17,9 +17,7 @@ import (
 )
 
 const (
-	maxEnviron   = 1 << 20 // bytes read of a process's environment
-	orphanGrace  = 2 * time.Second
-	orphansKnown = 10 * time.Second      // how old a search may be
+	maxEnviron   = 1 << 20               // bytes read of a process's environment
 	longestBirth = time.Second           // that a process may take from fork to exec
 	orphanWindow = 20 * time.Millisecond // between two looks at what was told to end
 )
@@ -37,12 +35,22 @@ type orphans struct {
 
 // orphan is a process that looks like a plugin at ADD or DEL.
 type orphan struct {
-	pid                    int
-	sandbox, ifName, netNS string
+	pid                          int
+	verb, sandbox, ifName, netNS string
 }
 
+// isOf says whether the process may still work on the attachment. An ADD that is
+// over may have left a daemon, which has its environment too, and which others
+// may need by now: it is its plugin's to end. A DEL may have been given no
+// namespace.
 func (o *orphan) isOf(rec *record) bool {
-	return o.sandbox == rec.ContainerID && o.ifName == rec.IfName && o.netNS == rec.NetNS
+	if o.sandbox != rec.ContainerID || o.ifName != rec.IfName {
+		return false
+	}
+	if o.verb == verbDel {
+		return o.netNS == rec.NetNS || o.netNS == ""
+	}
+	return o.netNS == rec.NetNS && rec.State != stateAttached
 }
 
 // end ends what still runs for the attachment, and waits until it is gone.
@@ -100,10 +108,11 @@ func (o *orphans) search(ctx context.Context, rec *record) []orphan {
 }
 
 // listOrphans looks at every process. What cannot be read is another user's, and
-// so none that we could have started. unborn says that there is one which may be
-// about to become a plugin: a runtime has forked it, and it has not come to its
-// exec yet, so that it still looks like the runtime but has one thread, where a
-// Go program has several.
+// so none that we could have started. One of our own process group is none
+// either: we may ourselves be part of a plugin, and it what runs us. unborn says
+// that there is one which may be about to become a plugin: a runtime has forked
+// it, and it has not come to its exec yet, so that it still looks like the
+// runtime but has one thread, where a Go program has several.
 func listOrphans() (all []orphan, unborn bool) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -115,7 +124,7 @@ func listOrphans() (all []orphan, unborn bool) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		if found, ok := readOrphan(pid); ok {
+		if found, ok := readOrphan(pid); ok && !withUs(pid) {
 			all = append(all, found)
 			continue
 		}
@@ -128,6 +137,11 @@ func listOrphans() (all []orphan, unborn bool) {
 		}
 	}
 	return all, unborn
+}
+
+func withUs(pid int) bool {
+	group, err := unix.Getpgid(pid)
+	return err == nil && group == unix.Getpgrp()
 }
 
 // readOrphan reads a process's environment.
@@ -146,7 +160,7 @@ func readOrphan(pid int) (found orphan, ok bool) {
 		name, value, _ := bytes.Cut(v, []byte{'='})
 		switch string(name) {
 		case "CNI_COMMAND":
-			ok = string(value) == verbAdd || string(value) == verbDel
+			found.verb = string(value)
 		case "CNI_CONTAINERID":
 			found.sandbox = string(value)
 		case "CNI_IFNAME":
@@ -155,7 +169,7 @@ func readOrphan(pid int) (found orphan, ok bool) {
 			found.netNS = string(value)
 		}
 	}
-	return found, ok
+	return found, found.verb == verbAdd || found.verb == verbDel
 }
 
 // endOrphan tells the process to end, kills it if it does not, and waits for it
@@ -181,7 +195,7 @@ func endOrphan(ctx context.Context, pid int, rec *record) error {
 		_ = unix.PidfdSendSignal(fd, sig, nil, 0)
 	}
 	tell(unix.SIGTERM)
-	kill := time.Now().Add(orphanGrace)
+	told := time.Now()
 	killed := false
 	for {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -195,9 +209,12 @@ func endOrphan(ctx context.Context, pid int, rec *record) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !killed && time.Now().After(kill) {
+		switch late := time.Since(told); {
+		case !killed && late > termGrace:
 			tell(unix.SIGKILL)
 			killed = true
+		case late > termGrace+killGrace:
+			return errUnkilled
 		}
 	}
 }

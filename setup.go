@@ -203,14 +203,17 @@ func (p *Plugin) attach(ctx context.Context, a *attempt) (err error) {
 // undo detaches what was tried, in reverse, whatever became of ctx, and says
 // what could not be undone.
 func (p *Plugin) undo(ctx context.Context, attempts []attempt) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.opts.grace)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
+	end := time.Now().Add(p.opts.grace)
 	var errs []error
 	for i := range slices.Backward(attempts) {
 		a := &attempts[i]
 		var err error
 		if a.started > 0 {
-			err = p.detachWith(ctx, a.net, a.rec, a.rec.NetNS, a.started)
+			// One that hangs leaves the others their part of the time.
+			turn, cancel := context.WithTimeout(ctx, time.Until(end)/time.Duration(i+1))
+			err = p.detachWith(turn, a.net, a.rec, a.rec.NetNS, a.started)
+			cancel()
 		} else {
 			err = p.records.remove(a.rec)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,30 +35,49 @@ func (p *Plugin) TearDownPodWithContext(ctx context.Context, network PodNetwork)
 		return err
 	}
 	defer end()
-	ctx, cancel := outlast(ctx, p.opts.grace)
-	defer cancel()
 	return podError("tear down", &network, p.tearDown(ctx, &network))
 }
 
-func (p *Plugin) tearDown(ctx context.Context, pod *PodNetwork) error {
+func (p *Plugin) tearDown(caller context.Context, pod *PodNetwork) error {
 	if err := checkPod(pod, false); err != nil {
 		return err
 	}
+	var over atomic.Pointer[time.Time] // when the grace ends, once it has begun
+	stop := context.AfterFunc(caller, func() {
+		end := time.Now().Add(p.opts.grace)
+		over.Store(&end)
+	})
+	defer stop()
+	ctx, cancel := outlast(caller, p.opts.grace)
+	defer cancel()
 	unlock, err := p.lockSandbox(ctx, pod.ID, false)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	recs, bad, err := p.records.ofSandbox(pod.ID)
-	if err != nil {
-		return err
-	}
-	if len(recs)+len(bad) == 0 {
+	if err == nil && len(recs)+len(bad) == 0 {
 		return p.detachUnrecorded(ctx, pod)
 	}
-	errs := p.detachAll(ctx, recs)
+	// What could be read gets its DEL beside what could not.
+	errs := []error{err}
+	left := len(recs) + len(bad)
+	inTurn := func(detach func(ctx context.Context) error) {
+		// One that hangs leaves the others their part of the grace.
+		part := p.opts.grace
+		if end := over.Load(); end != nil {
+			part = time.Until(*end)
+		}
+		turn, cancel := outlast(caller, part/time.Duration(left))
+		defer cancel()
+		errs = append(errs, detach(turn))
+		left--
+	}
+	for _, rec := range slices.Backward(recs) {
+		inTurn(func(ctx context.Context) error { return p.detach(ctx, rec) })
+	}
 	for _, b := range bad {
-		errs = append(errs, p.detachUnreadable(ctx, pod, b))
+		inTurn(func(ctx context.Context) error { return p.detachUnreadable(ctx, pod, b) })
 	}
 	return errors.Join(errs...)
 }
