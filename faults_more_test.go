@@ -7,11 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/podcni/podcni"
 	"github.com/podcni/podcni/testutils"
 )
+
+// failure is a plugin's answer that it failed.
+func failure() testutils.Answer {
+	return testutils.Answer{Error: types.NewError(100, "not now", "")}
+}
 
 // One DEL that hangs, and then goes on to its time limit, does not use up the
 // grace of the pod's others.
