@@ -160,3 +160,43 @@ func TestGCWhilePodsComeAndGo(t *testing.T) {
 	require.Equal(t, []string{"a-keep-eth0"}, n.records())
 	require.Len(t, n.bin.Plugin("a").Held(t), 1)
 }
+
+// Whoever lists records while they are written and removed sees each whole or
+// not at all.
+func TestListingWhilePodsComeAndGo(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a")
+	p := n.open()
+	pod := n.pod("pod", "a")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			mine := pod
+			mine.ID = fmt.Sprintf("pod-%d", i)
+			for range 25 {
+				_, _ = p.SetUpPod(mine)
+				_ = p.TearDownPod(mine)
+			}
+		})
+	}
+	go func() {
+		wg.Wait()
+		close(stop)
+	}()
+	for done := false; !done; {
+		select {
+		case <-stop:
+			done = true
+		default:
+		}
+		attachments, err := p.Attachments(t.Context())
+		require.NoError(t, err)
+		for _, a := range attachments {
+			require.NotEqual(t, podcni.AttachmentUnreadable, a.State, a.Path)
+		}
+		if _, err := p.GetPodNetworkStatus(podcni.PodNetwork{ID: "pod-1"}); err != nil {
+			require.ErrorIs(t, err, podcni.ErrNotAttached)
+		}
+	}
+}

@@ -39,7 +39,20 @@ func hangs() map[string]testutils.Answer {
 // requireNoPlugins waits until no plugin of the node runs.
 func (n *node) requireNoPlugins() {
 	n.t.Helper()
-	require.Eventually(n.t, func() bool { return len(testutils.Processes(n.t, n.bin.Path())) == 0 }, bound, pollEvery)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	var left []int
+	for end := time.Now().Add(bound); time.Now().Before(end); <-tick.C {
+		if left = testutils.Processes(n.t, n.bin.Path()); len(left) == 0 {
+			return
+		}
+	}
+	for _, pid := range left {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		n.t.Logf("process %d: %s\n%s", pid, stat, strings.ReplaceAll(string(env), "\x00", "\n"))
+	}
+	require.Empty(n.t, left, "plugins that still run")
 }
 
 // Whatever a plugin answers to ADD instead of a result: the error says which,

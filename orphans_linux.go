@@ -18,6 +18,7 @@ import (
 
 const (
 	maxEnviron   = 1 << 20               // bytes read of a process's environment
+	longestBirth = time.Second           // that a process may take from fork to exec
 	orphanWindow = 20 * time.Millisecond // between two looks at what was told to end
 )
 
@@ -55,7 +56,7 @@ func (o *orphan) isOf(rec *record) bool {
 // end ends what still runs for the attachment, and waits until it is gone.
 func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error {
 	var errs []error
-	for _, found := range o.search(rec) {
+	for _, found := range o.search(ctx, rec) {
 		if !found.isOf(rec) {
 			continue
 		}
@@ -70,21 +71,33 @@ func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error 
 
 // search lists the processes that look like plugins. Whoever dies while it works
 // on an attachment has put its name on the record before: once a search has come
-// after a writer's death, it will do for all that this writer left, so that a
-// thousand teardowns after a restart do not mean a thousand searches. Nothing
-// outlives a reboot.
-func (o *orphans) search(rec *record) []orphan {
+// after a writer's death, it will do for all that this writer left attached, so
+// that a thousand teardowns after a restart do not mean a thousand searches.
+// Nothing outlives a reboot.
+func (o *orphans) search(ctx context.Context, rec *record) []orphan {
 	w := rec.Writer
 	if w.BootID != "" && w.BootID != bootID() {
 		return nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.searched[w] {
+	if rec.State == stateAttached && o.searched[w] {
 		return o.found
 	}
 	dead := !w.alive()
-	o.found = listOrphans()
+	var unborn bool
+	for began := time.Now(); ; {
+		o.found, unborn = listOrphans()
+		if !unborn || ctx.Err() != nil || time.Since(began) > longestBirth {
+			break
+		}
+		timer := time.NewTimer(orphanWindow)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
 	if dead {
 		if o.searched == nil {
 			o.searched = make(map[writerID]bool)
@@ -96,13 +109,16 @@ func (o *orphans) search(rec *record) []orphan {
 
 // listOrphans looks at every process. What cannot be read is another user's, and
 // so none that we could have started. One of our own process group is none
-// either: we may ourselves be part of a plugin, and it what runs us.
-func listOrphans() []orphan {
+// either: we may ourselves be part of a plugin, and it what runs us. unborn says
+// that there is one which may be about to become a plugin: a runtime has forked
+// it, and it has not come to its exec yet, so that it still looks like the
+// runtime but has one thread, where a Go program has several.
+func listOrphans() (all []orphan, unborn bool) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	var all []orphan
+	exe, exeErr := os.Stat("/proc/self/exe")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
@@ -110,9 +126,17 @@ func listOrphans() []orphan {
 		}
 		if found, ok := readOrphan(pid); ok && !withUs(pid) {
 			all = append(all, found)
+			continue
+		}
+		if exeErr != nil || unborn {
+			continue
+		}
+		if other, err := os.Stat(filepath.Join("/proc", e.Name(), "exe")); err == nil && os.SameFile(exe, other) {
+			tasks, err := os.ReadDir(filepath.Join("/proc", e.Name(), "task"))
+			unborn = err == nil && len(tasks) == 1
 		}
 	}
-	return all
+	return all, unborn
 }
 
 func withUs(pid int) bool {

@@ -322,10 +322,17 @@ func (s *recordStore) refreshLocked() error {
 	return nil
 }
 
-// read reads one record: see readRecord.
-func (s *recordStore) read(name string) (*record, *RecordError, error) {
-	s.reads.Add(1)
-	return readRecord(s.results, name)
+// read reads one record: see readRecord. A file that is no record is read again:
+// who holds no lock of the sandbox may have opened it just before it was
+// replaced, and have read a spare that is being emptied or written.
+func (s *recordStore) read(name string) (rec *record, bad *RecordError, err error) {
+	for range attempts {
+		s.reads.Add(1)
+		if rec, bad, err = readRecord(s.results, name); bad == nil {
+			break
+		}
+	}
+	return rec, bad, err
 }
 
 var errMany = errors.New("and more")

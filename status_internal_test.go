@@ -20,19 +20,12 @@ import (
 	"github.com/podcni/podcni/testutils"
 )
 
-// startPlugin is the background part of New and Shutdown.
+// startPlugin is New for the length of the test.
 func startPlugin(t testing.TB, opts ...Option) *Plugin {
 	t.Helper()
-	o, err := newOptions(opts)
+	p, err := New(opts...)
 	require.NoError(t, err)
-	p := &Plugin{opts: o, done: make(chan struct{}), run: newRunner(o, nil)}
-	p.reloads = newReloader(o, p.snap.Store)
-	p.probes = newProber(context.Background(), p.run, o.log, p.reloads.wake)
-	p.loader, err = newLoader(o, p.probes)
-	require.NoError(t, err)
-	p.reloads.start(p.loader)
-	<-p.reloads.settled
-	t.Cleanup(func() { stopPlugin(p) })
+	t.Cleanup(func() { require.NoError(t, p.Shutdown()) })
 	return p
 }
 
@@ -41,14 +34,6 @@ func patientWithPlugins() Option {
 	return optionFunc(func(o *options) {
 		o.timeouts[verbVersion], o.timeouts[verbStatus] = 3*time.Minute, 3*time.Minute
 	})
-}
-
-func stopPlugin(p *Plugin) {
-	if !p.isShutdown() {
-		close(p.done)
-	}
-	p.reloads.close()
-	p.probes.close()
 }
 
 // fakeExec is a WithExec that runs nothing.
@@ -262,7 +247,7 @@ func TestStatusEndsAtItsTimeLimitAndOnShutdown(t *testing.T) {
 		go func() { waiting <- p.Status() }()
 		go func() { waiting <- p.WaitReady(context.Background()) }()
 		synctest.Wait()
-		stopPlugin(p)
+		require.NoError(t, p.Shutdown())
 		require.ErrorIs(t, <-waiting, ErrShutdown)
 		require.ErrorIs(t, <-waiting, ErrShutdown)
 	})
@@ -273,8 +258,8 @@ func TestAfterShutdown(t *testing.T) {
 	p := startPlugin(t, WithConfDir(t.TempDir()), WithExec(&fakeExec{}),
 		WithConfTemplate("{{.PodCIDR}}"),
 		WithConfList([]byte(testutils.List("net", "1.1.0", "noop"))))
-	stopPlugin(p)
-	stopPlugin(p)
+	require.NoError(t, p.Shutdown())
+	require.NoError(t, p.Shutdown())
 	require.ErrorIs(t, p.Status(), ErrShutdown)
 	require.ErrorIs(t, p.Reload(t.Context()), ErrShutdown)
 	require.ErrorIs(t, p.WaitReady(t.Context()), ErrShutdown)
@@ -333,7 +318,7 @@ func TestWaitReadyAsksPluginsAgainMoreAndMoreSlowly(t *testing.T) {
 		err := p.WaitReady(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, ErrNotReady)
-		stopPlugin(p) // which ends that run
+		require.NoError(t, p.Shutdown()) // which ends that run
 	})
 }
 
@@ -467,7 +452,7 @@ func TestHungVersionRejectsItsOwnNetworkAlone(t *testing.T) {
 		require.ErrorAs(t, p.Rejected()[0].Err, &plugin)
 		require.True(t, plugin.TimedOut)
 		require.NoError(t, p.Status())
-		stopPlugin(p)
+		require.NoError(t, p.Shutdown())
 	})
 }
 

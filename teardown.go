@@ -151,17 +151,25 @@ func (p *Plugin) usableNetNS(path string, recorded NetNSID) (string, error) {
 }
 
 // detachUnrecorded sends DEL for what the caller names, as far as it is loaded.
-// Nothing is known to be attached, so there is nothing that must succeed but the
-// plugins that are there.
+// Nothing is known to be attached, so that a failure leaves nothing recorded
+// either. But while DEL is under way there is a record: if we die, whoever comes
+// next finds the plugin that is still at it.
 func (p *Plugin) detachUnrecorded(ctx context.Context, pod *PodNetwork) error {
 	plan := p.planLoaded(pod)
 	var errs []error
 	for _, pl := range slices.Backward(plan) {
 		netNS, err := p.usableNetNS(pod.NetNS, NetNSID{})
-		if err == nil {
-			err = p.detachWith(ctx, pl.net, pl.rec, netNS, len(pl.net.plugins))
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		errs = append(errs, err)
+		pl.rec.Since = time.Now()
+		if err := p.records.claim(pl.rec); err != nil {
+			p.opts.log.Warn("a DEL could not be recorded", "sandbox", pod.ID, "network", pl.net.name, "err", err)
+		}
+		if err := p.detachWith(ctx, pl.net, pl.rec, netNS, len(pl.net.plugins)); err != nil {
+			errs = append(errs, err, p.records.remove(pl.rec))
+		}
 	}
 	return errors.Join(errs...)
 }

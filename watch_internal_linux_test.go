@@ -329,39 +329,40 @@ func TestWatchSettlesOnWhatIsThere(t *testing.T) {
 	}
 }
 
-// limitInotify sets what users of this user namespace may have.
-func limitInotify(t *testing.T, what, limit string) {
+// limitInotify sets what users of this user namespace may have, until lift is
+// called or the test ends. The namespace may be that of other tests too, so that
+// the test must not be parallel.
+func limitInotify(t *testing.T, what, limit string) (lift func()) {
 	t.Helper()
-	if err := os.WriteFile("/proc/sys/user/max_inotify_"+what, []byte(limit), 0o600); err != nil {
+	file := "/proc/sys/user/max_inotify_" + what
+	before, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, []byte(limit), 0o600)
+	}
+	if err != nil {
 		t.Skipf("inotify cannot be limited here: %v", err)
 	}
+	lift = func() { require.NoError(t, os.WriteFile(file, before, 0o600)) }
+	t.Cleanup(lift)
+	return lift
 }
 
-func TestWatchWithoutAnInotifyInstance(t *testing.T) {
-	t.Parallel()
-	testutils.Sandbox(t, func(t *testing.T) { // whose user namespace has limits of its own
-		limitInotify(t, "instances", "0")
-		conf := realDir(t)
-		r := newRunning(t, conf).begin()
-		write(t, filepath.Join(conf, "a.conf"), "1")
-		r.becomes(t, "a.conf", "1")
-		require.Len(t, grep(r.logs.lines(slog.LevelWarn), "polling"), 1)
-		limitInotify(t, "instances", "10")
-		require.Eventually(t, func() bool { return len(grep(r.logs.lines(slog.LevelInfo), "again")) == 1 },
-			patience, 10*time.Millisecond)
-	})
-}
-
-func TestWatchWithoutInotifyWatchesLeft(t *testing.T) {
-	t.Parallel()
-	testutils.Sandbox(t, func(t *testing.T) {
-		limitInotify(t, "watches", "1")
-		conf := realDir(t)
-		r := newRunning(t, conf).begin()
-		write(t, filepath.Join(conf, "a.conf"), "1")
-		r.becomes(t, "a.conf", "1")
-		require.Len(t, grep(r.logs.lines(slog.LevelWarn), "polling"), 1)
-	})
+func TestWatchWithoutInotify(t *testing.T) {
+	for _, limit := range []struct{ of, to string }{{"instances", "0"}, {"watches", "1"}} {
+		t.Run(limit.of, func(t *testing.T) {
+			testutils.Sandbox(t, func(t *testing.T) { // whose user namespace has limits of its own
+				lift := limitInotify(t, limit.of, limit.to)
+				conf := realDir(t)
+				r := newRunning(t, conf).begin()
+				require.Len(t, grep(r.logs.lines(slog.LevelWarn), "polling"), 1)
+				lift()
+				require.NoError(t, r.reload(t.Context(), false)) // or the next poll
+				require.Len(t, grep(r.logs.lines(slog.LevelInfo), "again"), 1)
+				write(t, filepath.Join(conf, "a.conf"), "1")
+				r.becomes(t, "a.conf", "1")
+			})
+		})
+	}
 }
 
 // The kernel has one watch for a directory under all its paths.

@@ -76,7 +76,7 @@ func buildNoop(ctx context.Context, dir string) (goOnly bool, err error) {
 			return true, err
 		}
 	}
-	return goOnly, os.Link(noop, filepath.Join(dir, "bin", "hang"))
+	return goOnly, errors.Join(os.Link(noop, filepath.Join(dir, "bin", "hang")), os.Link(noop, filepath.Join(dir, "bin", "slow")))
 }
 
 // realChain are the reference plugins that are measured.

@@ -41,8 +41,11 @@ func run() error {
 	var answer string
 	switch os.Getenv("CNI_COMMAND") {
 	case "ADD":
-		if filepath.Base(os.Args[0]) == "hang" {
+		switch filepath.Base(os.Args[0]) {
+		case "hang":
 			<-time.After(time.Hour)
+		case "slow":
+			<-time.After(20 * time.Millisecond)
 		}
 		answer = result
 	case "VERSION":

@@ -1,12 +1,14 @@
 /*
  * A CNI plugin that does nothing, as fast as a process can: it reads its
  * configuration, and answers ADD and VERSION with a fixed text. Started as
- * "hang" it never answers ADD. With NOOP_COUNT in its environment it adds a byte
- * to that file, so that runs can be counted.
+ * "hang" it never answers ADD, started as "slow" it takes 20 ms more. With
+ * NOOP_COUNT in its environment it adds a byte to that file, so that runs can be
+ * counted.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char result[] =
@@ -43,6 +45,10 @@ int main(int argc, char **argv)
 	if (strcmp(verb, "ADD") == 0) {
 		while (name != NULL && strcmp(name, "/hang") == 0)
 			pause();
+		if (name != NULL && strcmp(name, "/slow") == 0) {
+			struct timespec time = { 0, 20 * 1000 * 1000 };
+			nanosleep(&time, NULL);
+		}
 		return say(result, sizeof result - 1);
 	}
 	if (strcmp(verb, "VERSION") == 0)
