@@ -2,6 +2,7 @@ package podcni_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"testing"
@@ -69,4 +70,99 @@ func TestPluginIsNoProgram(t *testing.T) {
 	require.Equal(t, []string{"ADD first", "DEL first"}, n.verbs())
 	require.Empty(t, n.records())
 	require.Empty(t, n.bin.Plugin("first").Held(t))
+}
+
+// A binary that is replaced between ADD and DEL, and between two pods, is taken
+// as it is.
+func TestBinaryReplaced(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a")
+	p := n.open(podcni.WithoutWatch())
+	pod := n.pod("sandbox", "a")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	path := n.bin.Plugin("a").Path()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path+".new", content, 0o755))
+	require.NoError(t, os.Rename(path+".new", path))
+	require.NoError(t, p.TearDownPod(pod))
+	_, err = p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(path, 0o644))
+	require.ErrorIs(t, p.TearDownPod(pod), podcni.ErrPluginNotFound)
+	require.Len(t, n.records(), 1)
+	require.NoError(t, os.Chmod(path, 0o755))
+	require.NoError(t, p.TearDownPod(pod))
+	require.Equal(t, []string{"ADD a", "DEL a", "ADD a", "DEL a"}, n.verbs())
+}
+
+// What a plugin prints to DEL counts only if it is an error.
+func TestDelAnswers(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		answer testutils.Answer
+		code   uint // 0: no error of the plugin's
+		want   error
+	}{
+		"nothing":                     {answer: testutils.Answer{NoOutput: true}},
+		"garbage":                     {answer: testutils.Answer{Result: "bye {"}},
+		"null":                        {answer: testutils.Answer{Result: "null"}},
+		"a result":                    {answer: testutils.Answer{Result: `{"cniVersion":"1.1.0"}`}},
+		"an error and exit 0":         {answer: testutils.Answer{Result: `{"cniVersion":"1.1.0","code":7,"msg":"no"}`}, code: 7},
+		"a log, an error and exit 0":  {answer: testutils.Answer{StdoutBefore: "hm {\n", Result: `{"code":8,"msg":"no"}`}, code: 8},
+		"an error":                    {answer: testutils.Answer{Error: types.NewError(100, "no", "")}, code: 100},
+		"container unknown":           {answer: testutils.Answer{Error: types.NewError(types.ErrUnknownContainer, "who?", "")}},
+		"unknown, with exit 0":        {answer: testutils.Answer{Result: `{"code":3,"msg":"who?"}`}},
+		"exit 1":                      {answer: testutils.Answer{Exit: 1}, want: errAny},
+		"killed":                      {answer: testutils.Answer{Signal: syscall.SIGKILL}, want: errAny},
+		"2 GiB":                       {answer: testutils.Answer{StdoutFlood: 2 << 30}, want: podcni.ErrOutputTooLarge},
+		"a flood and an error":        {answer: testutils.Answer{StderrFlood: 8 << 20, Error: types.NewError(101, "no", "")}, code: 101},
+		"a child that holds its pipe": {answer: testutils.Answer{Child: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, "a", "bad")
+			n.bin.Plugin("bad").Next("DEL", tc.answer)
+			p := n.open()
+			pod := n.pod("sandbox", "a", "bad")
+			_, err := p.SetUpPod(pod)
+			require.NoError(t, err)
+			err = p.TearDownPod(pod)
+			require.Equal(t, []string{"DEL bad", "DEL a"}, n.verbs()[2:])
+			if tc.code == 0 && tc.want == nil {
+				require.NoError(t, err)
+				require.Empty(t, n.records())
+				return
+			}
+			require.Equal(t, "DEL", requirePluginError(t, err).Verb)
+			var answer *types.Error
+			switch {
+			case tc.code != 0:
+				require.ErrorAs(t, err, &answer)
+				require.Equal(t, tc.code, answer.Code)
+			case !errors.Is(tc.want, errAny):
+				require.ErrorIs(t, err, tc.want)
+			}
+			require.Equal(t, []string{"bad-sandbox-eth1"}, n.records())
+			require.NoError(t, p.TearDownPod(pod))
+			require.Empty(t, n.records())
+		})
+	}
+}
+
+var errAny = errors.New("whatever it is")
+
+// A plugin that prints 2 GiB to ADD is ended, and undone.
+func TestAddPrints2GiB(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a")
+	n.bin.Plugin("a").On("ADD", testutils.Answer{StdoutFlood: 2 << 30})
+	p := n.open()
+	_, err := p.SetUpPod(n.pod("sandbox", "a"))
+	require.ErrorIs(t, err, podcni.ErrOutputTooLarge)
+	require.Equal(t, []string{"ADD a", "DEL a"}, n.verbs())
+	require.False(t, n.calls()[0].Done, "it was not read to its end")
+	require.Empty(t, n.records())
+	n.requireNoPlugins()
 }
