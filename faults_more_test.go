@@ -166,3 +166,61 @@ func TestAddPrints2GiB(t *testing.T) {
 	require.Empty(t, n.records())
 	n.requireNoPlugins()
 }
+
+// What a failed set-up had attached and could not detach is half done, and not
+// attached: the next set-up detaches it first.
+func TestSetUpAfterAFailedUndo(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "bad")
+	n.bin.Plugin("a").Next("DEL", failure())
+	n.bin.Plugin("bad").Next("ADD", failure())
+	p := n.open()
+	pod := n.pod("sandbox", "a", "bad")
+	_, err := p.SetUpPod(pod)
+	require.Contains(t, err.Error(), "eth0 of network \"a\"", "what could not be undone is named")
+	require.Equal(t, []string{"a-sandbox-eth0"}, n.records())
+	_, err = p.GetPodNetworkStatus(podcni.PodNetwork{ID: "sandbox"})
+	require.ErrorIs(t, err, podcni.ErrNotAttached)
+	attachments, err := p.Attachments(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, podcni.AttachmentAttaching, attachments[0].State)
+
+	_, err = p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.Equal(t, []string{"ADD a", "ADD bad", "DEL bad", "DEL a", "DEL a", "ADD a", "ADD bad"}, n.verbs())
+	require.Contains(t, string(n.calls()[4].Stdin), `"prevResult"`)
+	require.NoError(t, p.TearDownPod(pod))
+	require.Empty(t, n.records())
+}
+
+// The runtime dies between two networks of a pod: neither counts as attached.
+func TestRuntimeDiesBetweenNetworks(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "first", "a", "b")
+	n.bin.Plugin("a").Next("DEL", failure())
+	gate := n.bin.Plugin("b").Gate("ADD")
+	p := n.open()
+	pod := n.pod("sandbox", "first")
+	pod.Networks[0].Ifname = "net0"
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+
+	pod.Networks = []podcni.NetAttachment{{Name: "a"}, {Name: "b"}}
+	cmd := n.runtime("setup", pod)
+	gate.Wait(t)
+	kill(t, cmd)
+	_, err = p.SetUpPod(pod)
+	require.Equal(t, "DEL", requirePluginError(t, err).Verb)
+	added := make(chan error, 1)
+	go func() {
+		_, err := p.SetUpPod(pod)
+		added <- err
+	}()
+	n.waitForVerbs("ADD b", 2)
+	gate.Open()
+	require.NoError(t, <-added)
+	require.Equal(t, []string{"ADD first", "ADD a", "ADD b", "DEL b", "DEL a", "DEL a", "ADD a", "ADD b"}, n.verbs())
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
+	require.Equal(t, []string{"DEL b", "DEL a", "DEL first"}, n.verbs()[8:])
+	require.Empty(t, n.records())
+}
