@@ -224,3 +224,37 @@ func TestRuntimeDiesBetweenNetworks(t *testing.T) {
 	require.Equal(t, []string{"DEL b", "DEL a", "DEL first"}, n.verbs()[8:])
 	require.Empty(t, n.records())
 }
+
+// A GC that hangs holds up its own network only, and nobody there for longer than
+// the caller's time.
+func TestHungGCHoldsUpItsNetworkOnly(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	gate := n.bin.Plugin("a").Gate("GC")
+	p := n.open(podcni.WithTeardownGrace(time.Second))
+	pod := n.pod("sandbox", "a")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	collected := make(chan error, 1)
+	go func() { collected <- p.GC(context.Background(), []*podcni.PodNetwork{&pod}) }()
+	gate.Wait(t)
+
+	require.NoError(t, p.Status())
+	other := n.pod("other", "b")
+	_, err = p.SetUpPod(other)
+	require.NoError(t, err)
+	require.NoError(t, p.TearDownPod(other))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = p.SetUpPodWithContext(ctx, n.pod("waiting", "a"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, []string{"a-sandbox-eth0"}, n.records(), "nothing ran")
+	<-ctx.Done()
+	require.ErrorIs(t, p.TearDownPodWithContext(ctx, pod), podcni.ErrBusy)
+	require.Len(t, n.records(), 1)
+
+	gate.Open()
+	require.NoError(t, <-collected)
+	require.NoError(t, p.TearDownPod(pod))
+	require.Empty(t, n.records())
+}

@@ -243,3 +243,18 @@ func TestRecordsVanishDuringADD(t *testing.T) {
 	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
 	require.Empty(t, n.records())
 }
+
+// ... also when that was the same interface of another network.
+func TestSetUpOverADamagedRecordOfAnotherNetwork(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	p := n.open()
+	pod := n.pod("sandbox", "a")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	damages()["cut"](t, filepath.Join(n.cache, "results", "a-sandbox-eth0"))
+	pod.Networks[0].Name = "b"
+	_, err = p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.Equal(t, []string{"ADD a", "DEL a", "ADD b"}, n.verbs())
+}

@@ -137,13 +137,9 @@ func (p *Plugin) makeWay(ctx context.Context, pod *PodNetwork, plan []planned) (
 		}
 	}
 	for _, b := range bad {
-		if !b.certain {
-			continue
-		}
-		for _, pl := range plan {
-			if pl.net.name == b.network && pl.rec.IfName == b.ifName {
-				errs = append(errs, p.detachUnreadable(ctx, pod, b))
-			}
+		// No second ADD of an interface without a DEL, whichever its network was.
+		if b.certain && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == b.ifName }) {
+			errs = append(errs, p.detachUnreadable(ctx, pod, b))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
