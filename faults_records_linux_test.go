@@ -223,3 +223,20 @@ func TestBinaryBeingWritten(t *testing.T) {
 	require.NoError(t, p.TearDownPod(pod))
 	require.Empty(t, n.records())
 }
+
+// There is nothing to tear down, and nothing can be recorded either.
+func TestTearDownOfNothingOnAReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a")
+	p := n.open()
+	pod := n.pod("sandbox", "a")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.NoError(t, p.TearDownPod(pod))
+	readOnly(t, n.cache)
+	require.NoError(t, p.TearDownPod(pod))
+	require.NoError(t, n.open().TearDownPod(pod))
+	require.Equal(t, []string{"ADD a", "DEL a", "DEL a", "DEL a"}, n.verbs())
+	require.NoError(t, p.Forget(t.Context(), "sandbox"))
+	require.NoError(t, p.GC(t.Context(), nil))
+}
