@@ -65,9 +65,16 @@ func (f *flags) flagSet(name string) *flag.FlagSet {
 	f.podFlags(set)
 
 	set.BoolVar(&f.json, "json", false, "print JSON")
-	set.BoolVar(&f.noStrict, "no-strict", false, "as root: also take files and plugins that other users can write")
+	set.BoolVar(&f.noStrict, "no-strict", false, "as root: also take files and plugins that other users can write (what WithStrictPermissions refuses)")
 	set.BoolVar(&f.verbose, "verbose", false, "log what is done, and what plugins write to stderr")
-	set.DurationVar(&f.timeout, "timeout", 0, "give up after this `TIME`, for example 30s; run: attaching only (default: each plugin has its own limit)")
+	set.Func("timeout", "give up after this `TIME`, for example 30s; run: attaching only (default: each plugin has its own limit)",
+		func(v string) (err error) {
+			f.timeout, err = time.ParseDuration(v)
+			if err != nil || f.timeout <= 0 {
+				return errors.New("it is not a time such as 30s")
+			}
+			return nil
+		})
 	set.BoolVar(&f.wait, "wait", false, "status: wait until ready")
 	set.BoolVar(&f.all, "all", false, "gc: without an ID, detach everything that this program attached")
 	return set
@@ -241,9 +248,13 @@ func (f *flags) absolute() error {
 
 // open makes the Plugin that the flags describe.
 func (e *env) open(more ...podcni.Option) (*podcni.Plugin, error) {
-	level := slog.LevelWarn
-	if e.verbose {
-		level = slog.LevelDebug
+	// What New finds the commands say themselves; of what it did, the warnings
+	// are worth reading.
+	level := new(slog.LevelVar)
+	if level.Set(slog.LevelError); e.verbose {
+		level.Set(slog.LevelDebug)
+	} else {
+		defer level.Set(slog.LevelWarn)
 	}
 	opts := []podcni.Option{
 		podcni.WithOwner(owner),

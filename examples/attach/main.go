@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 )
@@ -79,21 +80,20 @@ type env struct {
 	stdout, stderr io.Writer
 }
 
-var (
-	// errUsage marks errors of the command line. What is wrong is wrapped in it.
-	errUsage = errors.New("usage")
-	// errReported says that everything was said already.
-	errReported = errors.New("reported")
-)
+// errReported says that everything was said already.
+var errReported = errors.New("reported")
 
 // statusError is the exit status of a command that attach run ran.
 type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-func usageError(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
-}
+// lineError says what is wrong with the command line.
+type lineError string
+
+func (e lineError) Error() string { return string(e) }
+
+func usageError(format string, args ...any) error { return lineError(fmt.Sprintf(format, args...)) }
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -139,6 +139,7 @@ func (c *command) main(ctx context.Context, args []string, stdin io.Reader, stdo
 	}
 	err := c.run(ctx, e)
 	var exit statusError
+	var line lineError
 	switch {
 	case err == nil:
 		return exitOK
@@ -146,19 +147,20 @@ func (c *command) main(ctx context.Context, args []string, stdin io.Reader, stdo
 		return int(exit)
 	case errors.Is(err, errReported):
 		return exitFailed
-	case errors.Is(err, errUsage):
-		fmt.Fprintf(stderr, "attach %s: %v; see attach %s --help\n", c.name, err, c.name)
+	case errors.As(err, &line):
+		fmt.Fprintf(stderr, "attach %s: %v; see attach %s --help\n", c.name, line, c.name)
 		return exitUsage
 	}
 	e.complain(err)
 	return exitFailed
 }
 
-// complain reports an error, and what may help where it is of rights.
+// complain reports an error, which may be several, and what may help where it
+// is of rights.
 func (e *env) complain(err error) {
-	fmt.Fprintf(e.stderr, "attach: %v\n", err)
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		fmt.Fprintln(e.stderr, "attach: this needs root, or namespaces of your own: unshare --user --map-root-user --net --mount")
+	fmt.Fprintf(e.stderr, "attach: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nattach: "))
+	if errors.Is(err, fs.ErrPermission) {
+		fmt.Fprintln(e.stderr, "attach: this takes more rights; attach --help says how to do without root")
 	}
 }
 
@@ -182,6 +184,10 @@ Examples:
   attach del --id web --remove-netns
 
 Flags are the same for every command: attach COMMAND --help lists them.
+Without root, in namespaces and directories of your own (D):
+  unshare --user --map-root-user --net --mount attach run \
+    --no-strict --netns-dir D/netns --cache-dir D/cache -- COMMAND...
+
 The exit status is 0, 1 if something failed, 2 if the command line is wrong;
 that of "attach run" is its command's.
 `)

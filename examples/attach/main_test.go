@@ -174,6 +174,9 @@ func TestFlagsThatAreWrong(t *testing.T) {
 		{"--ingress", "x:1"},
 		{"--ingress", ":"},
 		{"--egress", "99999999999G:1"},
+		{"--timeout", "5"},
+		{"--timeout", "-1s"},
+		{"--timeout", "0"},
 	} {
 		var e env
 		set := e.flagSet("add")
@@ -187,7 +190,8 @@ func TestFlagsThatAreWrong(t *testing.T) {
 		var e env
 		require.NoError(t, e.flagSet("add").Parse(args))
 		_, err := e.pod("default")
-		require.ErrorIs(t, err, errUsage, args)
+		var line lineError
+		require.ErrorAs(t, err, &line, args)
 	}
 }
 
@@ -229,7 +233,15 @@ func TestNetworksAndStatus(t *testing.T) {
 
 	status, _, errs = s.attach("status", "--wait", "--timeout", "10ms")
 	require.Equal(t, exitFailed, status)
-	require.Contains(t, errs, "20-bad.conflist")
+	require.Regexp(t, `^attach: waiting: .*20-bad\.conflist.*\nattach: .*20-bad\.conflist.*\n$`, errs)
+
+	// Without networks it is said why there are none, once.
+	s.conf.Remove("")
+	for _, command := range []string{"networks", "status", "list", "gc --all"} {
+		_, _, errs = s.attach(strings.Fields(command)...)
+		require.Equal(t, command == "networks" || command == "status", strings.Contains(errs, "no such configuration directory"), errs)
+		require.LessOrEqual(t, strings.Count(errs, "\n"), 1, errs)
+	}
 }
 
 func TestWatch(t *testing.T) {
@@ -250,7 +262,7 @@ func TestWatch(t *testing.T) {
 	s.conf.Remove("10-net.conflist")
 	waitFor(t, &out, "- network net")
 	s.conf.Remove("20-other.conflist")
-	waitFor(t, &out, "= not ready: ")
+	waitFor(t, &out, "= network is not ready: ")
 	interrupt()
 	require.Zero(t, <-done)
 }

@@ -29,16 +29,12 @@ func (e *env) noArgs() error {
 	return nil
 }
 
-// oneSandbox checks the command line of a step on one sandbox.
-func (e *env) oneSandbox() error {
+// withPod is with for a step on the sandbox that the flags describe.
+func (e *env) withPod(do func(p *podcni.Plugin, pod podcni.PodNetwork) error) error {
 	if e.id == "" {
 		return usageError("--id is needed")
 	}
-	return e.noArgs()
-}
-
-func add(ctx context.Context, e *env) error {
-	if err := e.oneSandbox(); err != nil {
+	if err := e.noArgs(); err != nil {
 		return err
 	}
 	return e.with(func(p *podcni.Plugin) error {
@@ -46,6 +42,12 @@ func add(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
+		return do(p, pod)
+	}, podcni.WithoutWatch())
+}
+
+func add(ctx context.Context, e *env) error {
+	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
 		undo := func() error { return nil }
 		if e.newNetNS {
 			ns, err := e.makeNetNS()
@@ -59,7 +61,7 @@ func add(ctx context.Context, e *env) error {
 			return errors.Join(err, undo())
 		}
 		return e.printResults(e.stdout, pod, results)
-	}, podcni.WithoutWatch())
+	})
 }
 
 // makeNetNS makes the namespace that --netns or --id names.
@@ -75,14 +77,7 @@ func (e *env) makeNetNS() (*podcni.NetNS, error) {
 }
 
 func del(ctx context.Context, e *env) error {
-	if err := e.oneSandbox(); err != nil {
-		return err
-	}
-	return e.with(func(p *podcni.Plugin) error {
-		pod, err := e.pod(p.GetDefaultNetworkName())
-		if err != nil {
-			return err
-		}
+	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
 		if err := p.TearDownPodWithContext(ctx, pod); err != nil || !e.removeNetNS {
 			return err
 		}
@@ -94,18 +89,11 @@ func del(ctx context.Context, e *env) error {
 			return err
 		}
 		return ns.Remove()
-	}, podcni.WithoutWatch())
+	})
 }
 
 func check(ctx context.Context, e *env) error {
-	if err := e.oneSandbox(); err != nil {
-		return err
-	}
-	return e.with(func(p *podcni.Plugin) error {
-		pod, err := e.pod(p.GetDefaultNetworkName())
-		if err != nil {
-			return err
-		}
+	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
 		if err := p.CheckPod(ctx, pod); err != nil {
 			return err
 		}
@@ -114,7 +102,7 @@ func check(ctx context.Context, e *env) error {
 			return err
 		}
 		return e.printResults(e.stdout, pod, results)
-	}, podcni.WithoutWatch())
+	})
 }
 
 func status(ctx context.Context, e *env) error {
@@ -126,11 +114,10 @@ func status(ctx context.Context, e *env) error {
 		opts = append(opts, podcni.WithoutWatch())
 	}
 	return e.with(func(p *podcni.Plugin) error {
-		var err error
-		if e.wait {
+		err := p.StatusWithContext(ctx)
+		if err != nil && e.wait {
+			fmt.Fprintf(e.stderr, "attach: waiting: %s\n", oneLine(err.Error()))
 			err = p.WaitReady(ctx)
-		} else {
-			err = p.StatusWithContext(ctx)
 		}
 		if e.json {
 			if err := e.printJSON(e.stdout, jsonStatus(err, p)); err != nil {
@@ -148,7 +135,7 @@ func status(ctx context.Context, e *env) error {
 	}, opts...)
 }
 
-func networks(_ context.Context, e *env) error {
+func networks(ctx context.Context, e *env) error {
 	if err := e.noArgs(); err != nil {
 		return err
 	}
@@ -168,6 +155,9 @@ func networks(_ context.Context, e *env) error {
 		}
 		for i := range rejected {
 			fmt.Fprintf(e.stdout, "not taken: %s\n", oneLine(rejected[i].Error()))
+		}
+		if len(loaded)+len(rejected) == 0 {
+			fmt.Fprintf(e.stderr, "attach: %s\n", oneLine(p.StatusWithContext(ctx).Error()))
 		}
 		return nil
 	}, podcni.WithoutWatch())
@@ -201,7 +191,7 @@ func list(ctx context.Context, e *env) error {
 		}
 		for i := range attachments {
 			if a := &attachments[i]; a.Err != nil {
-				fmt.Fprintf(e.stdout, "unreadable: %s: %s\n", a.Path, oneLine(a.Err.Error()))
+				fmt.Fprintf(e.stdout, "not read: %s\n", oneLine(a.Err.Error()))
 			}
 		}
 		return nil

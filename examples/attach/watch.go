@@ -27,6 +27,10 @@ func watch(ctx context.Context, e *env) error {
 	if err := e.noArgs(); err != nil {
 		return err
 	}
+	var quiet []podcni.Option
+	if !e.verbose {
+		quiet = append(quiet, podcni.WithLogger(nil)) // of changes we tell ourselves
+	}
 	return e.with(func(p *podcni.Plugin) error {
 		updates := p.Updates(ctx)
 		tick := time.NewTicker(statusEvery)
@@ -49,13 +53,13 @@ func watch(ctx context.Context, e *env) error {
 			case <-tick.C:
 			}
 		}
-	})
+	}, quiet...)
 }
 
 func look(p *podcni.Plugin, ready error) view {
 	v := view{ready: "ready"}
 	if ready != nil {
-		v.ready = "not ready: " + oneLine(ready.Error())
+		v.ready = oneLine(ready.Error())
 	}
 	loaded, rejected := p.Networks(), p.Rejected()
 	for i := range loaded {
