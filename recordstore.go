@@ -257,6 +257,7 @@ func (s *recordStore) drop(name string) error {
 	switch {
 	case moved:
 		s.files.recycle(spare)
+		s.files.emptyOne()
 	case spare != "":
 		s.files.forgo()
 	}
