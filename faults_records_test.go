@@ -98,7 +98,7 @@ func TestTearDownFailsWithADamagedRecord(t *testing.T) {
 	n.bin.Plugin("a").Next("DEL", failure())
 	err = p.TearDownPod(pod)
 	require.ErrorIs(t, err, podcni.ErrBadRecord)
-	requirePluginError(t, err)
+	require.NotZero(t, requirePluginError(t, err).Exit)
 	require.Len(t, n.records(), 1)
 	require.NoError(t, p.TearDownPod(pod))
 	n.onlyAside(p)
