@@ -216,8 +216,9 @@ func WithPluginTimeout(verb string, d time.Duration) Option {
 }
 
 // WithTeardownGrace sets how long detaching may go on once the caller's context
-// is over, whether in TearDownPod or after a failed SetUpPod. The default, also
-// for 0, is 30 seconds.
+// is over, whether in TearDownPod or after a failed SetUpPod. The pod's
+// attachments share it, so that one that hangs leaves the others their part. The
+// default, also for 0, is 30 seconds.
 func WithTeardownGrace(d time.Duration) Option {
 	return optionFunc(func(o *options) {
 		o.grace = d
