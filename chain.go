@@ -27,7 +27,7 @@ func (p *Plugin) networkOf(rec *record) (*network, error) {
 	}
 	recorded, err := recordedNetwork(rec.Config)
 	switch {
-	case err == nil && recorded.foldersOmitted && loaded != nil:
+	case err == nil && recorded.foldersOmitted && loaded != nil && loaded.extends(recorded):
 		// libcni records a list without the plugins of its folder.
 		return loaded, nil
 	case err == nil:
@@ -38,6 +38,20 @@ func (p *Plugin) networkOf(rec *record) (*network, error) {
 		return loaded, nil
 	}
 	return nil, fmt.Errorf("%w: network %q: %w", ErrBadRecord, rec.Network, err)
+}
+
+// extends says whether the network has the plugins of the other and more after
+// them, such as those of a folder.
+func (n *network) extends(o *network) bool {
+	if len(n.plugins) <= len(o.plugins) {
+		return false
+	}
+	for i := range o.plugins {
+		if n.plugins[i].typ != o.plugins[i].typ {
+			return false
+		}
+	}
+	return true
 }
 
 // sinceVersion says whether the network is spoken to in v or later.

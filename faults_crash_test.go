@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -182,4 +184,29 @@ func TestTwoRuntimesAtOneSandbox(t *testing.T) {
 	require.NoError(t, <-torn)
 	n.requireNothingHeld()
 	require.Equal(t, []string{"ADD p0", "ADD p1", "ADD p2", "DEL p2", "DEL p1", "DEL p0"}, n.verbs())
+}
+
+// The runtime dies between the record and ADD, or between ADD and the final
+// record: what comes next cannot tell, and detaches.
+func TestRuntimeDiesBesideADD(t *testing.T) {
+	t.Parallel()
+	n := chained(t)
+	pod := n.pod("sandbox", "net")
+	require.NoError(t, n.runtime("setup", pod).Wait())
+	path := filepath.Join(n.cache, "results", n.records()[0])
+	final, err := os.ReadFile(path)
+	require.NoError(t, err)
+	half := strings.Replace(string(final), `"state":"attached"`, `"state":"attaching"`, 1)
+	require.NotEqual(t, string(final), half)
+	require.NoError(t, os.WriteFile(path, []byte(half), 0o600))
+	p := n.open()
+	_, err = p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.Equal(t, []string{"DEL p2", "DEL p1", "DEL p0", "ADD p0", "ADD p1", "ADD p2"}, n.verbs()[3:])
+
+	// ... and after DEL, before the record goes.
+	require.NoError(t, p.TearDownPod(pod))
+	require.NoError(t, os.WriteFile(path, final, 0o600))
+	require.NoError(t, n.open().TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
+	n.requireNothingHeld()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,9 +28,10 @@ const (
 // Collected are records of this owner (see WithOwner), and those without an
 // owner whose network is loaded. A record directory that is shared with a
 // runtime which writes no owner, such as podman's or libcni's default one,
-// therefore wants network names that the other does not use. What was attached
-// after GC was called is left alone, and so are networks with disableGC. validPods
-// is only read; a nil element is skipped, and an empty list means that no sandbox
+// therefore wants network names that the other does not use. A record that cannot
+// be read is collected like one without an owner, if its name tells whose it is;
+// as long as it is there, its network gets no GC. What was attached after GC was
+// called is left alone, and so are networks with disableGC. validPods is only read; a nil element is skipped, and an empty list means that no sandbox
 // is valid.
 //
 // While a network's plugins run GC, no ADD and no DEL runs on it. Until it falls
@@ -76,18 +78,49 @@ func (p *Plugin) garbage(rec *record, began time.Time, valid map[string]bool) bo
 	return err != nil || !recorded.disableGC
 }
 
+// unreadableGarbage says whether GC may detach the attachment whose record cannot
+// be read, and which it is: by its name it must be one of a loaded network, no
+// reading of the name may be a valid sandbox's, and nobody may be writing it.
+func (p *Plugin) unreadableGarbage(b *RecordError, began time.Time, valid map[string]bool) (of recordSplit, ok bool) {
+	info, err := os.Lstat(b.Path)
+	if err != nil || info.ModTime().After(began) {
+		return recordSplit{}, false
+	}
+	byName := p.snap.Load().byName
+	found := 0
+	for _, split := range splitName(filepath.Base(b.Path), manySplits) {
+		if valid[split.id] {
+			return recordSplit{}, false
+		}
+		if loaded := byName[split.network]; loaded != nil && !loaded.disableGC {
+			of = split
+			found++
+		}
+	}
+	return of, found == 1
+}
+
 // collect detaches what is garbage, several sandboxes at a time.
 func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool) error {
 	recs, bad, allErr := p.records.all(ctx) // what could be read, beside an error
-	for _, b := range bad {
-		p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
-	}
 	var stale []string
 	seen := map[string]bool{}
+	found := func(id string) {
+		if !seen[id] {
+			seen[id] = true
+			stale = append(stale, id)
+		}
+	}
 	for _, rec := range recs {
-		if !seen[rec.ContainerID] && p.garbage(rec, began, valid) {
-			seen[rec.ContainerID] = true
-			stale = append(stale, rec.ContainerID)
+		if p.garbage(rec, began, valid) {
+			found(rec.ContainerID)
+		}
+	}
+	for _, b := range bad {
+		if of, ok := p.unreadableGarbage(b, began, valid); ok {
+			found(of.id)
+		} else {
+			p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
 		}
 	}
 	errs := make([]error, len(stale))
@@ -111,14 +144,20 @@ func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time,
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	defer unlock()
-	recs, _, err := p.records.ofSandbox(id)
+	recs, bad, err := p.records.ofSandbox(id)
 	var garbage []*record
 	for _, rec := range recs {
 		if p.garbage(rec, began, valid) {
 			garbage = append(garbage, rec)
 		}
 	}
-	return errors.Join(append(p.detachAll(ctx, garbage), err)...)
+	errs := append(p.detachAll(ctx, garbage), err)
+	for _, b := range bad {
+		if of, ok := p.unreadableGarbage(b, began, valid); ok && of.id == id && of.network == b.network {
+			errs = append(errs, p.detachUnreadable(ctx, &PodNetwork{ID: id}, b))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // gcNetworks sends GC to the plugins of every network that knows it.

@@ -166,7 +166,7 @@ func TestGCSkipsWhatCannotBeRead(t *testing.T) {
 	_, err := p.SetUpPod(n.pod("keep", "a"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(n.cache+"/results/a-unknown-eth0", []byte("{"), 0o600))
-	err = p.GC(t.Context(), []*podcni.PodNetwork{{ID: "keep"}})
+	err = p.GC(t.Context(), []*podcni.PodNetwork{{ID: "keep"}, {ID: "unknown"}})
 	var re *podcni.RecordError
 	require.ErrorAs(t, err, &re)
 	require.Equal(t, []string{"ADD a", "GC b"}, n.verbs(), "a plugin that is told too few attachments would remove live ones")

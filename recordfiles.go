@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,6 +87,7 @@ type stagedFiles struct {
 
 	mu     sync.Mutex // guards what follows
 	spares []string   // paths of empty files
+	used   []string   // paths of spares that hold what they were written last
 	moving int        // files on their way to become spares
 	last   uint64     // number
 	closed bool
@@ -93,16 +95,37 @@ type stagedFiles struct {
 
 func newToken() string { return strings.ToLower(rand.Text()) }
 
-// take gives the path of a spare, or of a file that does not exist yet.
-func (f *stagedFiles) take() (path string, exists bool) {
+// take gives the path of a spare, used or empty, or of a file that does not
+// exist yet. Used ones go first: to write over what is there costs a third.
+func (f *stagedFiles) take() (path string, kind spareKind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := len(f.spares); n > 0 {
-		path = f.spares[n-1]
-		f.spares = f.spares[:n-1]
-		return path, true
+	if path, ok := pop(&f.used); ok {
+		return path, usedSpare
 	}
-	return f.nextLocked(), false
+	if path, ok := pop(&f.spares); ok {
+		return path, emptySpare
+	}
+	return f.nextLocked(), noSpare
+}
+
+// spareKind is what a staged file is made of.
+type spareKind int
+
+const (
+	noSpare spareKind = iota
+	emptySpare
+	usedSpare
+)
+
+func pop(paths *[]string) (path string, ok bool) {
+	n := len(*paths) - 1
+	if n < 0 {
+		return "", false
+	}
+	path = (*paths)[n]
+	*paths = (*paths)[:n]
+	return path, true
 }
 
 func (f *stagedFiles) nextLocked() string {
@@ -115,7 +138,7 @@ func (f *stagedFiles) nextLocked() string {
 func (f *stagedFiles) room() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || len(f.spares)+f.moving >= maxSpares {
+	if f.fullLocked() {
 		return ""
 	}
 	f.moving++
@@ -128,20 +151,37 @@ func (f *stagedFiles) forgo() {
 	f.moving--
 }
 
-// keep makes a spare of a staged file that is not needed, or that has become
-// the old version of a record.
+func (f *stagedFiles) fullLocked() bool {
+	return f.closed || len(f.spares)+len(f.used)+f.moving >= maxSpares
+}
+
+// keep makes a used spare of a staged file that is not needed, or that has
+// become the old version of a record.
 func (f *stagedFiles) keep(path string) {
 	f.mu.Lock()
-	full := f.closed || len(f.spares)+f.moving >= maxSpares
+	full := f.fullLocked()
 	if !full {
-		f.moving++
+		f.used = append(f.used, path)
 	}
 	f.mu.Unlock()
 	if full {
 		_ = os.Remove(path) // the next start removes it
-		return
 	}
-	f.recycle(path)
+}
+
+// emptyOne empties a used spare. Who removes a record calls it, so that of
+// records that are gone nothing is left: a pod's set-up is waited for, its
+// removal less so.
+func (f *stagedFiles) emptyOne() {
+	f.mu.Lock()
+	path, ok := pop(&f.used)
+	if ok {
+		f.moving++
+	}
+	f.mu.Unlock()
+	if ok {
+		f.recycle(path)
+	}
 }
 
 // recycle empties a file that room gave the path of, and keeps it as a spare.
@@ -173,8 +213,8 @@ func emptied(path string) bool {
 // close removes the spares and keeps none from now on.
 func (f *stagedFiles) close() {
 	f.mu.Lock()
-	spares := f.spares
-	f.spares, f.closed = nil, true
+	spares := slices.Concat(f.spares, f.used)
+	f.spares, f.used, f.closed = nil, nil, true
 	f.mu.Unlock()
 	for _, path := range spares {
 		_ = os.Remove(path) // the next start removes it
@@ -184,19 +224,22 @@ func (f *stagedFiles) close() {
 // stage writes data to a file that is ready to be renamed into place.
 func (f *stagedFiles) stage(data []byte, sync bool) (path string, err error) {
 	var file *os.File
-	path, exists := f.take()
-	if exists {
-		if file, err = openSpare(path); err != nil {
+	path, kind := f.take()
+	before := int64(0)
+	if kind != noSpare {
+		if file, before, err = openSpare(path, kind); err != nil {
 			_ = os.Remove(path) // whatever has become of it
-			exists = false
 		}
 	}
-	if !exists {
+	if file == nil {
 		if file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 			return "", err
 		}
 	}
 	_, err = file.Write(data)
+	if err == nil && before > int64(len(data)) {
+		err = file.Truncate(int64(len(data)))
+	}
 	if err == nil && sync {
 		err = file.Sync()
 	}
@@ -209,19 +252,20 @@ func (f *stagedFiles) stage(data []byte, sync bool) (path string, err error) {
 
 var errSpare = errors.New("it is no spare any more")
 
-func openSpare(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+// openSpare opens a spare for writing over what is in it.
+func openSpare(path string, kind spareKind) (file *os.File, size int64, err error) {
+	file, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	info, err := file.Stat()
-	if err == nil && (!reusable(info) || info.Size() != 0) {
+	if err == nil && (!reusable(info) || kind == emptySpare && info.Size() != 0) {
 		err = errSpare
 	}
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, 0, errors.Join(err, file.Close())
 	}
-	return file, nil
+	return file, info.Size(), nil
 }
 
 // abandonedAfter is how old a file must be before a store that did not make it

@@ -239,11 +239,14 @@ func (s *recordStore) drop(name string) error {
 		if !moved {
 			err = os.Remove(path)
 		}
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			s.index.remove(name)
-			return nil
+		if err != nil {
+			// A read-only file system says so before it looks for the file.
+			if _, gone := os.Lstat(path); !errors.Is(gone, fs.ErrNotExist) {
+				return err
+			}
 		}
-		return err
+		s.index.remove(name)
+		return nil
 	})
 	if err == nil && s.sync {
 		// Before the content goes: no empty record must come back.
@@ -254,6 +257,7 @@ func (s *recordStore) drop(name string) error {
 	switch {
 	case moved:
 		s.files.recycle(spare)
+		s.files.emptyOne()
 	case spare != "":
 		s.files.forgo()
 	}

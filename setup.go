@@ -70,21 +70,32 @@ func (p *Plugin) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error
 	if err != nil {
 		return nil, err
 	}
-	id, err := preparePodNetNS(pod.NetNS)
+	// What tells the namespace at once goes into the first records; the rest
+	// takes a visit there, for which nothing has to wait but the plugins.
+	netNS, err := openPodNetNS(pod.NetNS)
 	if err != nil {
 		return nil, err
 	}
+	prepared := netNS.prepare()
 
 	attempts := make([]attempt, len(plan))
 	since := time.Now()
 	for i := range plan {
 		rec := plan[i].rec
-		rec.NetNSID, rec.Writer, rec.Since = id, p.self, since
+		rec.NetNSID, rec.Writer, rec.Since = netNS.id, p.self, since
 		rec.Order += next
 		attempts[i].planned = plan[i]
 		if err := p.records.claim(rec); err != nil {
+			<-prepared
 			return nil, errors.Join(err, p.undo(ctx, attempts[:i]))
 		}
+	}
+	ready := <-prepared
+	if ready.err != nil {
+		return nil, errors.Join(ready.err, p.undo(ctx, attempts))
+	}
+	for i := range plan {
+		plan[i].rec.NetNSID = ready.id
 	}
 	if p.opts.parallelAttach {
 		err = p.attachTogether(ctx, attempts)
@@ -110,26 +121,36 @@ func (p *Plugin) makeWay(ctx context.Context, pod *PodNetwork, plan []planned) (
 	if err != nil || len(recs)+len(bad) == 0 {
 		return 0, err
 	}
+	// The records of one set-up have one time: what it finished before it was cut
+	// short is half done as well.
+	half := func(rec *record) bool {
+		return slices.ContainsFunc(recs, func(o *record) bool {
+			return o.State != stateAttached && (o == rec || o.Since.Equal(rec.Since))
+		})
+	}
 	for _, rec := range recs {
 		next = max(next, rec.Order+1)
-		if rec.State == stateAttached && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == rec.IfName }) {
+		if !half(rec) && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == rec.IfName }) {
 			return 0, fmt.Errorf("%w: %s to network %q", ErrAlreadyAttached, rec.IfName, rec.Network)
 		}
 	}
 	var errs []error
 	for _, rec := range slices.Backward(recs) {
-		if rec.State != stateAttached {
+		if half(rec) {
+			if rec.State == stateAttached {
+				// Also when the others are gone, and this one's DEL fails.
+				marked := *rec
+				marked.State = stateAttaching
+				rec, err = &marked, p.records.put(&marked)
+				errs = append(errs, err)
+			}
 			errs = append(errs, p.detach(ctx, rec))
 		}
 	}
 	for _, b := range bad {
-		if !b.certain {
-			continue
-		}
-		for _, pl := range plan {
-			if pl.net.name == b.network && pl.rec.IfName == b.ifName {
-				errs = append(errs, p.detachUnreadable(ctx, pod, b))
-			}
+		// No second ADD of an interface without a DEL, whichever its network was.
+		if b.certain && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == b.ifName }) {
+			errs = append(errs, p.detachUnreadable(ctx, pod, b))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -216,6 +237,12 @@ func (p *Plugin) undo(ctx context.Context, attempts []attempt) error {
 			cancel()
 		} else {
 			err = p.records.remove(a.rec)
+		}
+		if err != nil && a.rec.State == stateAttached {
+			// It is not that any more, whatever DEL left of it.
+			half := *a.rec
+			half.State = stateAttaching
+			err = errors.Join(err, p.records.put(&half))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("could not undo %s of network %q, it stays recorded: %w", a.rec.IfName, a.net.name, err))

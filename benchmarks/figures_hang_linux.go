@@ -39,7 +39,7 @@ func hangFigure(ctx context.Context, b *bench) (figureResults, error) {
 	}
 	defer func() { _ = p.Shutdown() }() // which always gives nil
 	s := subjectOf(p)
-	var all = map[string]series{}
+	all := map[string]series{}
 	attach := func(mode string) (float64, error) {
 		var some series
 		for range b.few(stretch) {

@@ -67,8 +67,11 @@ func fileSystem(path string) string {
 		magic int64
 		name  string
 	}{
-		{unix.EXT4_SUPER_MAGIC, "ext4"}, {unix.XFS_SUPER_MAGIC, "xfs"}, {unix.BTRFS_SUPER_MAGIC, "btrfs"},
-		{unix.TMPFS_MAGIC, "tmpfs"}, {unix.OVERLAYFS_SUPER_MAGIC, "overlayfs"},
+		{unix.EXT4_SUPER_MAGIC, "ext4"},
+		{unix.XFS_SUPER_MAGIC, "xfs"},
+		{unix.BTRFS_SUPER_MAGIC, "btrfs"},
+		{unix.TMPFS_MAGIC, "tmpfs"},
+		{unix.OVERLAYFS_SUPER_MAGIC, "overlayfs"},
 	} {
 		if int64(st.Type) == known.magic {
 			return known.name

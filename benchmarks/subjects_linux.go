@@ -158,8 +158,11 @@ func runtimeConf(p pod) *libcni.RuntimeConf {
 	rt := &libcni.RuntimeConf{
 		ContainerID: p.id, NetNS: p.netNS, IfName: ifName,
 		Args: [][2]string{
-			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", "web"},
-			{"K8S_POD_INFRA_CONTAINER_ID", p.id}, {"K8S_POD_UID", "uid"},
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", "shop"},
+			{"K8S_POD_NAME", "web"},
+			{"K8S_POD_INFRA_CONTAINER_ID", p.id},
+			{"K8S_POD_UID", "uid"},
 		},
 	}
 	if p.port != 0 {
