@@ -57,7 +57,11 @@ func (b *loading) read() []candidate {
 func (b *loading) confFiles() []string {
 	names, err := b.listDir(b.o.confDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		b.missing = &ConfigError{Path: b.o.confDir, Err: fmt.Errorf("there is no such configuration directory: %w", fs.ErrNotExist)}
+		var cause error = fs.ErrNotExist
+		if _, err := os.Stat(b.o.confDir); err == nil {
+			cause = syscall.ENOTDIR // what is there is something else
+		}
+		b.missing = &ConfigError{Path: b.o.confDir, Err: fmt.Errorf("there is no such configuration directory: %w", cause)}
 	} else if err != nil {
 		b.reject(b.o.confDir, "", err)
 	}

@@ -12,6 +12,10 @@ type IpRange = IPRange
 // an empty confDir and no binDirs take the defaults. Relative paths are taken
 // from the working directory.
 //
+// Unlike there, plugins see no more of the environment than [WithPluginEnv]
+// gives them by default, and to attach an interface that is attached already is
+// an error.
+//
 // Deprecated: use New.
 func InitCNI(defaultNetName, confDir string, binDirs ...string) (CNIPlugin, error) {
 	return initCNI(defaultNetName, confDir, "", binDirs)

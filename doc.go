@@ -1,6 +1,8 @@
 // Package podcni is the runtime side of CNI: a container runtime hands it a pod
 // and gets the pod attached to its networks, told about them, and detached again.
-// It replaces github.com/cri-o/ocicni by a change of import path.
+// It replaces github.com/cri-o/ocicni v0.5 by a change of one import:
+//
+//	import ocicni "github.com/podcni/podcni"
 //
 // # Concepts
 //
@@ -54,7 +56,7 @@
 //
 // # Platforms
 //
-// Linux is complete. On FreeBSD and Windows the package builds and hands the
-// value of [PodNetwork.NetNS] to plugins as it is; namespaces cannot be made or
-// looked into, and other processes are not locked out. Nothing was run there.
+// Linux is complete. On FreeBSD, Windows and macOS the package builds and hands
+// the value of [PodNetwork.NetNS] to plugins as it is; namespaces cannot be made
+// or looked into, and other processes are not locked out. Nothing was run there.
 package podcni

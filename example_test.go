@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/podcni/podcni"
 )
 
 // The life of a pod: the same code stands in README.md.
 func Example() {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	cni, err := podcni.New(podcni.WithConfDir("/etc/cni/net.d"), podcni.WithBinDirs("/opt/cni/bin"))
 	if err != nil {
 		log.Fatal(err)

@@ -280,8 +280,9 @@ func WithExec(exec invoke.Exec) Option {
 	return optionFunc(func(o *options) { o.exec = exec })
 }
 
-// WithLogger sets where podcni logs: a line when networks or readiness change,
-// what plugins write to stderr at debug. nil, the default, discards.
+// WithLogger sets where podcni logs: how networks and readiness change, as
+// warnings what no error tells the caller, and at debug what plugins write to
+// stderr. nil, the default, discards.
 func WithLogger(log *slog.Logger) Option {
 	return optionFunc(func(o *options) {
 		o.log = log
@@ -304,7 +305,8 @@ func WithStrictPermissions() Option {
 	return optionFunc(func(o *options) { o.strict = true })
 }
 
-// passCNIArgs and withCheck are what InitCNI does and New does not.
+// passCNIArgs passes on CNI_ARGS of the environment, as InitCNI does and New
+// does not.
 func passCNIArgs() Option {
 	return optionFunc(func(o *options) { o.passCNIArgs = true })
 }

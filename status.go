@@ -86,10 +86,11 @@ func notServing(n *network, err error) error {
 	return fmt.Errorf("%w: network %q does not say that it can take pods: %w", ErrNotReady, n.name, err)
 }
 
-// WaitReady waits until Status is nil. When ctx ends first, the error is ctx's
-// and ErrNotReady with the last reason; after Shutdown, ErrShutdown. It costs
-// nothing while nothing changes, except while a plugin fails STATUS: then that
-// is asked again, after a second first and every ten at last.
+// WaitReady waits until Status is nil, for as long as ctx lasts. When ctx ends
+// first, the error is ErrNotReady with the last reason, and ctx's; after
+// Shutdown, ErrShutdown. It costs nothing while nothing changes, except while a
+// plugin fails STATUS: then that is asked again, after a second first and every
+// ten at last.
 func (p *Plugin) WaitReady(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -105,7 +106,7 @@ func (p *Plugin) WaitReady(ctx context.Context) error {
 			reason = err
 		}
 		if ctx.Err() != nil {
-			return errors.Join(ctx.Err(), reason)
+			return fmt.Errorf("%w (%w)", reason, ctx.Err())
 		}
 		var again <-chan time.Time // for ever, unless it is a plugin that says no
 		if p.snap.Load().def != nil {
@@ -114,7 +115,7 @@ func (p *Plugin) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), reason)
+			return fmt.Errorf("%w (%w)", reason, ctx.Err())
 		case <-updates: // or closed, which the next round finds out
 			wait = minStatusWait
 		case <-again:

@@ -95,12 +95,15 @@ func (e *fakeExec) set(answer func(ctx context.Context, verb string) error) {
 func TestStatusSaysWhichReasonItIs(t *testing.T) {
 	t.Parallel()
 	good := testutils.List("good", "1.1.0", "noop")
+	notDirectory := filepath.Join(t.TempDir(), "file")
+	write(t, notDirectory, good)
 	for name, c := range map[string]struct {
 		files map[string]string // nil: the directory is missing
 		opts  []Option
 		want  []string // nil: ready
 	}{
 		"missing directory": {nil, nil, []string{"no such configuration directory", "net.d"}},
+		"no directory":      {nil, []Option{WithConfDir(notDirectory)}, []string{"no such configuration directory", "not a directory"}},
 		"no files":          {map[string]string{"README": "x"}, nil, []string{"no network configuration", "net.d"}},
 		"all rejected": {
 			map[string]string{"a.conf": "{", "b.conflist": "[]"},
@@ -125,7 +128,7 @@ func TestStatusSaysWhichReasonItIs(t *testing.T) {
 			for file, text := range c.files {
 				write(t, filepath.Join(conf, file), text)
 			}
-			p := startPlugin(t, append(c.opts, WithConfDir(conf), WithExec(&fakeExec{}))...)
+			p := startPlugin(t, append([]Option{WithConfDir(conf), WithExec(&fakeExec{})}, c.opts...)...)
 			err := p.Status()
 			if c.want == nil {
 				require.NoError(t, err)
@@ -281,6 +284,7 @@ func TestWaitReady(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, ErrNotReady)
 	require.ErrorContains(t, err, conf.Path(), "the reason")
+	require.NotContains(t, err.Error(), "\n")
 
 	ready := make(chan error, 1)
 	go func() { ready <- p.WaitReady(context.Background()) }()
