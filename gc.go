@@ -58,12 +58,23 @@ func (p *Plugin) GC(ctx context.Context, validPods []*PodNetwork) error {
 		}
 		valid[pod.ID] = true
 	}
-	return errors.Join(p.collect(ctx, began, valid), p.gcNetworks(ctx, began, valid))
+	stale := staleRecords{}
+	return errors.Join(p.collect(ctx, began, valid, stale), p.gcNetworks(ctx, stale))
+}
+
+// staleRecords are the records that GC found to be garbage when it began, by
+// file name, with the time of their set-up. What was attached later is not among
+// them, whatever clocks say.
+type staleRecords map[string]time.Time
+
+func (s staleRecords) has(rec *record) bool {
+	since, ok := s[rec.fileName()]
+	return ok && since.Equal(rec.Since)
 }
 
 // garbage says whether GC may detach the recorded attachment.
-func (p *Plugin) garbage(rec *record, began time.Time, valid map[string]bool) bool {
-	if valid[rec.ContainerID] || rec.Since.After(began) {
+func (p *Plugin) garbage(rec *record, valid map[string]bool) bool {
+	if valid[rec.ContainerID] {
 		return false
 	}
 	loaded := p.snap.Load().byName[rec.Network]
@@ -100,19 +111,21 @@ func (p *Plugin) unreadableGarbage(b *RecordError, began time.Time, valid map[st
 	return of, found == 1
 }
 
-// collect detaches what is garbage, several sandboxes at a time.
-func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool) error {
+// collect detaches what is garbage, several sandboxes at a time, and notes it in
+// stale.
+func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool, stale staleRecords) error {
 	recs, bad, allErr := p.records.all(ctx) // what could be read, beside an error
-	var stale []string
+	var ids []string
 	seen := map[string]bool{}
 	found := func(id string) {
 		if !seen[id] {
 			seen[id] = true
-			stale = append(stale, id)
+			ids = append(ids, id)
 		}
 	}
 	for _, rec := range recs {
-		if p.garbage(rec, began, valid) {
+		if p.garbage(rec, valid) {
+			stale[rec.fileName()] = rec.Since
 			found(rec.ContainerID)
 		}
 	}
@@ -123,12 +136,12 @@ func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]
 			p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
 		}
 	}
-	errs := make([]error, len(stale))
+	errs := make([]error, len(ids))
 	var group errgroup.Group
 	group.SetLimit(gcSandboxes)
-	for i, id := range stale {
+	for i, id := range ids {
 		group.Go(func() error {
-			errs[i] = podError("collect", &PodNetwork{ID: id}, p.collectSandbox(ctx, id, began, valid))
+			errs[i] = podError("collect", &PodNetwork{ID: id}, p.collectSandbox(ctx, id, began, valid, stale))
 			return nil
 		})
 	}
@@ -136,7 +149,7 @@ func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]
 	return errors.Join(append(errs, allErr)...)
 }
 
-func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time, valid map[string]bool) error {
+func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time, valid map[string]bool, stale staleRecords) error {
 	wait, cancel := context.WithTimeout(ctx, gcPatience)
 	defer cancel()
 	unlock, err := p.lockSandbox(wait, id, false)
@@ -147,7 +160,7 @@ func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time,
 	recs, bad, err := p.records.ofSandbox(id)
 	var garbage []*record
 	for _, rec := range recs {
-		if p.garbage(rec, began, valid) {
+		if stale.has(rec) {
 			garbage = append(garbage, rec)
 		}
 	}
@@ -161,7 +174,7 @@ func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time,
 }
 
 // gcNetworks sends GC to the plugins of every network that knows it.
-func (p *Plugin) gcNetworks(ctx context.Context, began time.Time, valid map[string]bool) error {
+func (p *Plugin) gcNetworks(ctx context.Context, stale staleRecords) error {
 	networks := p.snap.Load().networks
 	errs := make([]error, len(networks))
 	var group errgroup.Group
@@ -171,7 +184,7 @@ func (p *Plugin) gcNetworks(ctx context.Context, began time.Time, valid map[stri
 			continue
 		}
 		group.Go(func() error {
-			errs[i] = p.gcNetwork(ctx, net, began, valid)
+			errs[i] = p.gcNetwork(ctx, net, stale)
 			return nil
 		})
 	}
@@ -179,7 +192,7 @@ func (p *Plugin) gcNetworks(ctx context.Context, began time.Time, valid map[stri
 	return errors.Join(errs...)
 }
 
-func (p *Plugin) gcNetwork(ctx context.Context, net *network, began time.Time, valid map[string]bool) error {
+func (p *Plugin) gcNetwork(ctx context.Context, net *network, stale staleRecords) error {
 	release, err := p.gates.exclude(ctx, net.name, gcPatience)
 	if err != nil {
 		return fmt.Errorf("collect garbage of network %q: %w", net.name, err)
@@ -198,7 +211,7 @@ func (p *Plugin) gcNetwork(ctx context.Context, net *network, began time.Time, v
 	}
 	attachments := []types.GCAttachment{}
 	for _, rec := range recs {
-		if rec.Network == net.name && !p.garbage(rec, began, valid) {
+		if rec.Network == net.name && !stale.has(rec) {
 			attachments = append(attachments, types.GCAttachment{ContainerID: rec.ContainerID, IfName: rec.IfName})
 		}
 	}

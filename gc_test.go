@@ -171,3 +171,27 @@ func TestGCSkipsWhatCannotBeRead(t *testing.T) {
 	require.ErrorAs(t, err, &re)
 	require.Equal(t, []string{"ADD a", "GC b"}, n.verbs(), "a plugin that is told too few attachments would remove live ones")
 }
+
+// What is attached while GC runs is left alone, and told to the plugins as
+// valid, although the caller could not name it.
+func TestGCLeavesWhatComesLater(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	gate := n.bin.Plugin("a").Gate("DEL")
+	p := n.open()
+	_, err := p.SetUpPod(n.pod("stale", "a"))
+	require.NoError(t, err)
+	collected := make(chan error, 1)
+	go func() { collected <- p.GC(t.Context(), nil) }()
+	gate.Wait(t)
+	_, err = p.SetUpPod(n.pod("later", "b"))
+	require.NoError(t, err)
+	gate.Open()
+	require.NoError(t, <-collected)
+	require.Equal(t, []string{"b-later-eth0"}, n.records())
+	for _, call := range n.calls() {
+		if call.Verb == "GC" && call.Plugin == "b" {
+			require.Equal(t, []types.GCAttachment{{ContainerID: "later", IfName: "eth0"}}, validAttachments(t, call))
+		}
+	}
+}
