@@ -46,16 +46,14 @@ func newLoader(o *options, probes *prober) (*loader, error) {
 		path := fmt.Sprintf("WithConfList[%d]", i)
 		list, err := parseInMemory(conf)
 		if err != nil {
-			err = &ConfigError{Path: path, Err: fmt.Errorf("%w: %w", ErrInvalidConfig, err)}
-			return nil, invalidField(ErrInvalidOption, path, "", err)
+			return nil, invalidField(ErrInvalidOption, path, "", fmt.Errorf("%w: %w", ErrInvalidConfig, err))
 		}
 		l.fixed = append(l.fixed, candidate{path: path, list: list})
 	}
 	if o.hasTemplate {
 		t, err := newConfTemplate(o.confTemplate)
 		if err != nil {
-			err = &ConfigError{Path: templatePath, Err: fmt.Errorf("%w: %w", ErrInvalidConfig, err)}
-			return nil, invalidField(ErrInvalidOption, templatePath, "", err)
+			return nil, invalidField(ErrInvalidOption, templatePath, "", fmt.Errorf("%w: %w", ErrInvalidConfig, err))
 		}
 		l.template = t
 	}

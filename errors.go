@@ -80,7 +80,7 @@ var (
 
 	// errNetNSGone is within the package's errors about a namespace: nothing is
 	// at its path any more.
-	errNetNSGone = fmt.Errorf("%w: it is gone", ErrNetNS)
+	errNetNSGone = fmt.Errorf("%w: nothing is there", ErrNetNS)
 )
 
 // FieldError names the field of a PodNetwork, or the option, that cannot be

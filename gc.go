@@ -54,7 +54,7 @@ func (p *Plugin) GC(ctx context.Context, validPods []*PodNetwork) error {
 			continue
 		}
 		if err := checkContainerID(pod.ID); err != nil {
-			return podError("collect garbage beside", pod, invalidField(ErrInvalidPod, "ID", pod.ID, err))
+			return podError("keep", pod, invalidField(ErrInvalidPod, "ID", pod.ID, err))
 		}
 		valid[pod.ID] = true
 	}

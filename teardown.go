@@ -142,7 +142,7 @@ func (p *Plugin) usableNetNS(path string, recorded NetNSID) (string, error) {
 	case errors.Is(err, ErrNetNS):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("network namespace %s: %w", path, err)
+		return "", err
 	case recorded != (NetNSID{}) && !recorded.Same(now):
 		p.opts.log.Warn("the path leads to another network namespace than it did: plugins get none", "path", path)
 		return "", nil
