@@ -179,7 +179,7 @@ func (e *PodError) Error() string {
 		if e.Namespace != "" {
 			name = e.Namespace + "/" + name
 		}
-		pod = fmt.Sprintf("pod %s (%s)", name, pod)
+		pod = fmt.Sprintf("pod %q (%s)", name, pod)
 	}
 	return fmt.Sprintf("%s %s: %v", e.Op, pod, e.Err)
 }

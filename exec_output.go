@@ -150,7 +150,12 @@ func decodeError(object []byte) *types.Error {
 
 // withCode makes an error whose text has the code as well, which that of
 // types.Error has not.
-func withCode(e *types.Error) error { return fmt.Errorf("code %d: %w", e.Code, e) }
+func withCode(e *types.Error) error {
+	if e.Error() == "" {
+		return fmt.Errorf("code %d, without a message%w", e.Code, e)
+	}
+	return fmt.Errorf("code %d: %w", e.Code, e)
+}
 
 // cut shortens s to n bytes.
 func cut(s string, n int) string {

@@ -84,6 +84,7 @@ func TestErrorObject(t *testing.T) {
 	long := errorObject([]byte(`{"code":7,"msg":"` + strings.Repeat("m", 1<<20) + `"}`))
 	require.Less(t, len(long.Msg), maxErrorText+10)
 	require.Equal(t, uint(0), reportedError([]byte(`{"code":0,"msg":""}`)).Code)
+	require.EqualError(t, withCode(&types.Error{Code: 7}), "code 7, without a message")
 }
 
 func FuzzErrorObject(f *testing.F) {

@@ -158,7 +158,9 @@ func (c *command) main(ctx context.Context, args []string, stdin io.Reader, stdo
 // complain reports an error, which may be several, and what may help where it
 // is of rights.
 func (e *env) complain(err error) {
-	fmt.Fprintf(e.stderr, "attach: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nattach: "))
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(e.stderr, "attach: %s\n", printable(strings.TrimSuffix(line, "\n")))
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		fmt.Fprintln(e.stderr, "attach: this takes more rights; attach --help says how to do without root")
 	}

@@ -75,11 +75,12 @@ func TestRun(t *testing.T) {
 		})
 		t.Run("cannot be attached", func(t *testing.T) {
 			s := newSetup(t)
-			s.bin.Plugin("fake").On("ADD", testutils.Answer{Error: types.NewError(100, "the pool is empty", "")})
+			s.bin.Plugin("fake").On("ADD", testutils.Answer{Error: types.NewError(100, "\x1b[31mthe pool is empty\r", "")})
 			status, out, errs := s.attach("run", "--", "echo", "hello")
 			require.Equal(t, exitFailed, status)
 			require.Empty(t, out)
 			require.Contains(t, errs, "the pool is empty")
+			require.NotRegexp(t, `[\r\x1b]`, errs)
 			s.nothingLeft()
 		})
 		t.Run("cannot be detached", func(t *testing.T) {
