@@ -57,7 +57,7 @@ func (b *loading) read() []candidate {
 func (b *loading) confFiles() []string {
 	names, err := b.listDir(b.o.confDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		var cause error = fs.ErrNotExist
+		cause := err
 		if _, err := os.Stat(b.o.confDir); err == nil {
 			cause = syscall.ENOTDIR // what is there is something else
 		}
