@@ -8,7 +8,8 @@ import (
 
 // What a caller decides on. Compare with errors.Is; never match text.
 var (
-	// ErrShutdown answers every call after Shutdown. Make a new Plugin.
+	// ErrShutdown answers every call after Shutdown that can fail. Make a new
+	// Plugin.
 	ErrShutdown = errors.New("podcni is shut down")
 
 	// ErrNotReady is wrapped by Status and WaitReady with the reason why pods
@@ -24,8 +25,9 @@ var (
 	// directories. Install it; for a pod that is to be given up, see Forget.
 	ErrPluginNotFound = errors.New("plugin not found")
 
-	// ErrAlreadyAttached answers a set-up of a sandbox that is attached
-	// already. Nothing was run. Tear the pod down first.
+	// ErrAlreadyAttached answers a set-up of a sandbox that has one of the
+	// interfaces already. Nothing was run. Tear the pod down first, or choose
+	// another interface name.
 	ErrAlreadyAttached = errors.New("sandbox is already attached")
 
 	// ErrNotAttached answers CheckPod and GetPodNetworkStatus for a sandbox

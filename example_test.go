@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	"github.com/podcni/podcni"
 )
 
@@ -37,6 +39,40 @@ func Example() {
 
 	err = errors.Join(cni.TearDownPodWithContext(ctx, pod), sandbox.Remove())
 	fmt.Println(err)
+}
+
+// What failed is told by type: which plugin, how it ended, and its own code.
+func ExamplePluginError() {
+	explain := func(err error) { // of SetUpPod, or any other
+		var run *podcni.PluginError
+		if errors.As(err, &run) {
+			fmt.Printf("%s of plugin %s, network %s: exit status %d\n", run.Verb, run.Plugin, run.Network, run.Exit)
+		}
+		var answer *types.Error
+		if errors.As(err, &answer) {
+			fmt.Println("code", answer.Code)
+		}
+	}
+	explain(&podcni.PodError{Op: "set up", ID: "4f2a", Err: &podcni.PluginError{
+		Verb: "ADD", Network: "net", Plugin: "bridge", Exit: 1, Err: types.NewError(types.ErrTryAgainLater, "not now", ""),
+	}})
+	// Output:
+	// ADD of plugin bridge, network net: exit status 1
+	// code 11
+}
+
+// A runtime that tells its node whether pods can be attached.
+func ExamplePlugin_Updates() {
+	report := func(ctx context.Context, cni *podcni.Plugin) {
+		updates := cni.Updates(ctx) // before the first look: no change is missed
+		for {
+			fmt.Println(len(cni.Networks()), cni.Rejected(), cni.StatusWithContext(ctx))
+			if _, open := <-updates; !open {
+				return // ctx has ended, or cni was shut down
+			}
+		}
+	}
+	_ = report
 }
 
 // Without a network a Plugin is of use already: it takes networks up as they

@@ -27,9 +27,11 @@ func (p *Plugin) SetUpPod(network PodNetwork) ([]NetResult, error) {
 // The results are in the order of the pod's networks. The error is a *PodError
 // that wraps ErrInvalidPod, as a *FieldError, before anything runs;
 // ErrNetworkNotFound; ErrNetNS; ErrAlreadyAttached when an interface that is
-// asked for is attached already; a *PluginError for each plugin that failed; or
-// ctx's error. An attachment that an earlier process left half done is detached
-// first.
+// asked for is attached already, and ErrNameTaken; ErrBusy when another process
+// has the sandbox, or GC the network, for as long as ctx lasts; a *RecordError
+// when a record cannot be read or written; a *PluginError for each plugin that
+// failed; or ctx's error. An attachment that an earlier process left half done is
+// detached first. It waits for other operations on the sandbox.
 func (p *Plugin) SetUpPodWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
 	end, err := p.begin()
 	if err != nil {

@@ -28,7 +28,8 @@ func (p *Plugin) TearDownPod(network PodNetwork) error {
 //
 // The error is a *PodError that wraps ErrInvalidPod before anything runs, or
 // joins what failed: *PluginError, with ErrPluginNotFound where a binary is
-// missing (see Forget), *RecordError, or the context's error.
+// missing (see Forget), *RecordError, ErrBusy as in SetUpPod, or the context's
+// error. It waits for other operations on the sandbox.
 func (p *Plugin) TearDownPodWithContext(ctx context.Context, network PodNetwork) error {
 	end, err := p.begin()
 	if err != nil {
