@@ -45,3 +45,17 @@ func TestDocumentLinks(t *testing.T) {
 		}
 	}
 }
+
+// The files that CONTRIBUTING.md explains are there.
+func TestContributingMap(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("CONTRIBUTING.md")
+	require.NoError(t, err)
+	patterns := regexp.MustCompile(`[a-z_*]+\.go\b`).FindAllString(string(text), -1)
+	require.NotEmpty(t, patterns)
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files, pattern)
+	}
+}
