@@ -42,7 +42,7 @@ func tearDownFigure(ctx context.Context, b *bench) (figureResults, error) {
 		}
 		names = append(names, fmt.Sprint(n))
 	}
-	samples, err := interleave(ctx, b.times(700), trials)
+	samples, err := interleave(ctx, b.times(500), trials)
 	if err != nil {
 		return figureResults{}, err
 	}
@@ -134,7 +134,7 @@ func recordsStartFigure(ctx context.Context, b *bench) (figureResults, error) {
 		return figureResults{}, err
 	}
 	var starts, lists series
-	for range b.times(15) {
+	for range b.times(7) {
 		var p *podcni.Plugin
 		at := b.pod()
 		took, err := timed(func() error {

@@ -121,7 +121,11 @@ func (r row) cells() []string {
 	if r.Peer != "" {
 		peer = r.Peer + " " + r.Unit.format(r.PeerValue)
 	}
-	if (r.Ratio != interval{}) {
+	switch {
+	case r.Ratio == interval{}:
+	case r.Ratio.Low == 0:
+		ratio = fmt.Sprintf("%.2f", r.Ratio.Mid)
+	default:
 		ratio = fmt.Sprintf("%.2f (%.2f-%.2f)", r.Ratio.Mid, r.Ratio.Low, r.Ratio.High)
 	}
 	if r.Must != nil {

@@ -50,37 +50,22 @@ const resamples = 300
 // draws are the same in each run.
 func compare(a, b series, f func(a, b series) float64) interval {
 	n := min(len(a), len(b))
-	return resample(a, b, f, func(random *rand.Rand, drawnA, drawnB series) {
-		for i := range n {
-			k := random.IntN(n)
-			drawnA[i], drawnB[i] = a[k], b[k]
-		}
-	})
-}
-
-// unpaired is compare of series that were not taken in the same rounds.
-func unpaired(a, b series, f func(a, b series) float64) interval {
-	return resample(a, b, f, func(random *rand.Rand, drawnA, drawnB series) {
-		for i := range drawnA {
-			drawnA[i] = a[random.IntN(len(a))]
-		}
-		for i := range drawnB {
-			drawnB[i] = b[random.IntN(len(b))]
-		}
-	})
-}
-
-func resample(a, b series, f func(a, b series) float64, draw func(random *rand.Rand, a, b series)) interval {
 	random := rand.New(rand.NewPCG(1, 2))
 	values := make(series, resamples)
-	drawnA, drawnB := make(series, len(a)), make(series, len(b))
+	drawnA, drawnB := make(series, n), make(series, n)
 	for i := range values {
-		draw(random, drawnA, drawnB)
+		for j := range n {
+			k := random.IntN(n)
+			drawnA[j], drawnB[j] = a[k], b[k]
+		}
 		values[i] = f(drawnA, drawnB)
 	}
 	slices.Sort(values)
 	return interval{Mid: f(a, b), Low: values.at(0.025), High: values.at(0.975)}
 }
+
+// only is a value of which there is but one sample.
+func only(v float64) interval { return interval{Mid: v} }
 
 // ofMedians is the ratio of the medians.
 func ofMedians(a, b series) float64 { return a.median() / b.median() }
