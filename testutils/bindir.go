@@ -18,7 +18,8 @@ const (
 // BinDir is a directory of fake plugins, for a runtime's list of plugin
 // directories. The plugins are real executables that need no compiler: each is
 // the running test binary under another name, so that TestMain must call
-// [Main]. They read nothing of their environment but the CNI_ variables.
+// [Main]: otherwise they end with status 2 and print the flags of tests. They read
+// nothing of their environment but the CNI_ variables.
 //
 // A BinDir is safe for concurrent use. Its methods fail the test that it was
 // made for, so that they are for that test's goroutine.

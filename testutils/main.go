@@ -3,6 +3,7 @@ package testutils
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +59,9 @@ func playPart() {
 	}
 	if dir, path, ok := asPlugin(); ok {
 		quit(play(dir, path))
+	}
+	if len(os.Args) > 1 && os.Args[1] == mainFlag {
+		os.Args = slices.Delete(os.Args, 1, 2)
 	}
 }
 

@@ -44,6 +44,10 @@ const sandboxMark = "cni-test-sandbox"
 // that ask for one get a sandbox of their own.
 const packageMark = "cni-test-package-sandbox"
 
+// mainFlag comes first, and is taken away by [Main]: without Main, which makes the
+// sandbox ready, nothing may run there, and flag.Parse says so.
+const mainFlag = "-TestMain-does-not-call-testutils.Main"
+
 func marked(mark string) bool { return len(os.Args) > 1 && os.Args[len(os.Args)-1] == mark }
 
 func inSandbox() bool { return marked(sandboxMark) || marked(packageMark) }

@@ -101,7 +101,7 @@ func sandboxArgs(t *testing.T) []string {
 		timeout = max(left-10*time.Second, left/2, time.Millisecond)
 	}
 	args := []string{
-		"-test.run=" + runPattern(t.Name()), "-test.v=true", "-test.count=1",
+		mainFlag, "-test.run=" + runPattern(t.Name()), "-test.v=true", "-test.count=1",
 		"-test.timeout=" + timeout.String(),
 	}
 	flag.Visit(func(f *flag.Flag) {
