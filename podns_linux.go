@@ -26,7 +26,7 @@ func visitPodNetNS(path string, loUp bool) (NetNSID, error) {
 	if err != nil {
 		return NetNSID{}, err
 	}
-	err = onThread(func(own int) error {
+	err = inPlace(func(own int) error {
 		// Not the main thread's namespace: a thread that any goroutine may run
 		// on is in the one that plugins will run in.
 		ownID, err := statNetNS(own)
