@@ -38,11 +38,12 @@ func TestInPlaceComesBack(t *testing.T) {
 		}
 
 		// Each goroutine keeps its thread, so that all but one are not the main one.
-		begin, results := make(chan struct{}), make(chan bool)
+		ready, begin, results := make(chan struct{}), make(chan struct{}), make(chan bool)
 		for i := range 4 {
 			go func() {
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
+				ready <- struct{}{}
 				<-begin
 				done, there, err := visit(i%2 == 0)
 				now, nowErr := os.Readlink(ownNetNS)
@@ -52,6 +53,9 @@ func TestInPlaceComesBack(t *testing.T) {
 				}
 				results <- done
 			}()
+		}
+		for range 4 {
+			<-ready
 		}
 		close(begin)
 		inPlace := 0
