@@ -101,11 +101,15 @@ fuzz:
 soak:
 	PODCNI_SOAK=$(SOAKTIME) $(GO) test -count=1 -v -timeout 30m -run '^TestSoak' .
 
+# For example BENCHFLAGS='--only setup --json out/bench.json --plots plots';
+# paths are seen from benchmarks/.
+BENCHFLAGS ?=
+
 bench: plugins
-	cd benchmarks && PODCNI_PLUGINS=$(PLUGINS) $(GO) run .
+	cd benchmarks && PODCNI_PLUGINS=$(PLUGINS) $(GO) run . $(BENCHFLAGS)
 
 bench-smoke: plugins
-	cd benchmarks && PODCNI_PLUGINS=$(PLUGINS) $(GO) run . --smoke
+	cd benchmarks && PODCNI_PLUGINS=$(PLUGINS) $(GO) run . --smoke $(BENCHFLAGS)
 
 clean:
 	rm -rf $(BIN) out

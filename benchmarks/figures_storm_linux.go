@@ -8,8 +8,8 @@ import (
 
 // stormSize is a storm of so many pods.
 type stormSize struct {
-	pods, rounds int
-	peers        []string // besides ours
+	pods, rounds, warmUp int
+	peers                []string // besides ours
 }
 
 // stormFigure attaches several pods at once. In large storms go-cni, which is
@@ -23,7 +23,9 @@ func stormFigure(ctx context.Context, b *bench) (figureResults, error) {
 	small, large := []string{peerLib, peerGo, theFloor}, []string{peerLib, theFloor}
 	lines := newChart("pods at once", []string{ours, peerLib, theFloor})
 	var out figureResults
-	for _, size := range []stormSize{{1, 300, small}, {8, 60, small}, {32, 30, small}, {128, 8, large}, {500, 4, large}} {
+	for _, size := range []stormSize{
+		{1, 200, 10, small}, {8, 40, 2, small}, {32, 24, 1, small}, {128, 8, 0, large}, {500, 4, 0, large},
+	} {
 		rates, slowest, err := b.storms(ctx, subjects, size)
 		if err != nil {
 			return out, err
@@ -70,7 +72,7 @@ func (b *bench) storms(ctx context.Context, subjects []subject, size stormSize) 
 			return rate, err
 		}})
 	}
-	rates, err = interleave(ctx, b.times(size.rounds), trials)
+	rates, err = turns(ctx, min(size.warmUp, b.times(size.rounds)), b.times(size.rounds), trials)
 	return rates, slowest, err
 }
 
@@ -101,7 +103,7 @@ func (b *bench) stormGrowth(ctx context.Context, subjects []subject) ([]row, err
 				return rate, err
 			}})
 	}
-	samples, err := interleave(ctx, b.times(4), trials)
+	samples, err := turns(ctx, 0, b.times(5), trials)
 	if err != nil {
 		return nil, err
 	}
