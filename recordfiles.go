@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,47 +84,29 @@ type stagedFiles struct {
 	dir   string
 	token string
 
-	mu     sync.Mutex // guards what follows
-	spares []string   // paths of empty files
-	used   []string   // paths of spares that hold what they were written last
-	moving int        // files on their way to become spares
-	last   uint64     // number
+	mu sync.Mutex // guards what follows
+	// spares are the paths of files that may be written over. They hold what
+	// they held last, until then or until close.
+	spares []string
+	moving int    // files on their way to become spares
+	last   uint64 // number
 	closed bool
 }
 
 func newToken() string { return strings.ToLower(rand.Text()) }
 
-// take gives the path of a spare, used or empty, or of a file that does not
-// exist yet. Used ones go first: to write over what is there costs a third.
-func (f *stagedFiles) take() (path string, kind spareKind) {
+// take gives the path of a spare, or of a file that does not exist yet. The last
+// spare goes first: to write over blocks that are there and in memory costs a
+// fraction of having new ones.
+func (f *stagedFiles) take() (path string, exists bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if path, ok := pop(&f.used); ok {
-		return path, usedSpare
+	if n := len(f.spares) - 1; n >= 0 {
+		path = f.spares[n]
+		f.spares = f.spares[:n]
+		return path, true
 	}
-	if path, ok := pop(&f.spares); ok {
-		return path, emptySpare
-	}
-	return f.nextLocked(), noSpare
-}
-
-// spareKind is what a staged file is made of.
-type spareKind int
-
-const (
-	noSpare spareKind = iota
-	emptySpare
-	usedSpare
-)
-
-func pop(paths *[]string) (path string, ok bool) {
-	n := len(*paths) - 1
-	if n < 0 {
-		return "", false
-	}
-	path = (*paths)[n]
-	*paths = (*paths)[:n]
-	return path, true
+	return f.nextLocked(), false
 }
 
 func (f *stagedFiles) nextLocked() string {
@@ -134,7 +115,7 @@ func (f *stagedFiles) nextLocked() string {
 }
 
 // room gives a path to move a removed record to, or "" when there are spares
-// enough. The caller calls recycle or forgo with it.
+// enough. The caller calls arrived or forgo with it.
 func (f *stagedFiles) room() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,17 +132,23 @@ func (f *stagedFiles) forgo() {
 	f.moving--
 }
 
-func (f *stagedFiles) fullLocked() bool {
-	return f.closed || len(f.spares)+len(f.used)+f.moving >= maxSpares
+// arrived makes a spare of the file that was moved to where room said.
+func (f *stagedFiles) arrived(path string) {
+	f.forgo()
+	f.keep(path)
 }
 
-// keep makes a used spare of a staged file that is not needed, or that has
-// become the old version of a record.
+func (f *stagedFiles) fullLocked() bool {
+	return f.closed || len(f.spares)+f.moving >= maxSpares
+}
+
+// keep makes a spare of a staged file that is not needed, or that has become
+// the old version of a record.
 func (f *stagedFiles) keep(path string) {
 	f.mu.Lock()
 	full := f.fullLocked()
 	if !full {
-		f.used = append(f.used, path)
+		f.spares = append(f.spares, path)
 	}
 	f.mu.Unlock()
 	if full {
@@ -169,52 +156,11 @@ func (f *stagedFiles) keep(path string) {
 	}
 }
 
-// emptyOne empties a used spare. Who removes a record calls it, so that of
-// records that are gone nothing is left: a pod's set-up is waited for, its
-// removal less so.
-func (f *stagedFiles) emptyOne() {
-	f.mu.Lock()
-	path, ok := pop(&f.used)
-	if ok {
-		f.moving++
-	}
-	f.mu.Unlock()
-	if ok {
-		f.recycle(path)
-	}
-}
-
-// recycle empties a file that room gave the path of, and keeps it as a spare.
-// What may not be written is removed.
-func (f *stagedFiles) recycle(path string) {
-	ok := emptied(path)
-	f.mu.Lock()
-	f.moving--
-	if ok = ok && !f.closed; ok {
-		f.spares = append(f.spares, path)
-	}
-	f.mu.Unlock()
-	if !ok {
-		_ = os.Remove(path) // the next start removes it
-	}
-}
-
-// emptied truncates a file of ours: configurations may hold secrets.
-func emptied(path string) bool {
-	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	return err == nil && reusable(info) && file.Truncate(0) == nil
-}
-
 // close removes the spares and keeps none from now on.
 func (f *stagedFiles) close() {
 	f.mu.Lock()
-	spares := slices.Concat(f.spares, f.used)
-	f.spares, f.used, f.closed = nil, nil, true
+	spares := f.spares
+	f.spares, f.closed = nil, true
 	f.mu.Unlock()
 	for _, path := range spares {
 		_ = os.Remove(path) // the next start removes it
@@ -224,10 +170,10 @@ func (f *stagedFiles) close() {
 // stage writes data to a file that is ready to be renamed into place.
 func (f *stagedFiles) stage(data []byte, sync bool) (path string, err error) {
 	var file *os.File
-	path, kind := f.take()
+	path, exists := f.take()
 	before := int64(0)
-	if kind != noSpare {
-		if file, before, err = openSpare(path, kind); err != nil {
+	if exists {
+		if file, before, err = openSpare(path); err != nil {
 			_ = os.Remove(path) // whatever has become of it
 		}
 	}
@@ -253,13 +199,13 @@ func (f *stagedFiles) stage(data []byte, sync bool) (path string, err error) {
 var errSpare = errors.New("it is no spare any more")
 
 // openSpare opens a spare for writing over what is in it.
-func openSpare(path string, kind spareKind) (file *os.File, size int64, err error) {
+func openSpare(path string) (file *os.File, size int64, err error) {
 	file, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
 	info, err := file.Stat()
-	if err == nil && (!reusable(info) || kind == emptySpare && info.Size() != 0) {
+	if err == nil && !reusable(info) {
 		err = errSpare
 	}
 	if err != nil {

@@ -67,7 +67,7 @@ func renameOver(from, to string) (swapped bool, err error) {
 	}
 }
 
-// reusable says whether a file may be emptied and written again: it is a file
+// reusable says whether a file may be written over: it is a file
 // that has no other name and that only its owner may read.
 func reusable(info os.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)

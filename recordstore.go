@@ -249,15 +249,14 @@ func (s *recordStore) drop(name string) error {
 		return nil
 	})
 	if err == nil && s.sync {
-		// Before the content goes: no empty record must come back.
+		// Before it is written over: no record must come back with the content of another.
 		if err = syncDir(s.results); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}
 	switch {
 	case moved:
-		s.files.recycle(spare)
-		s.files.emptyOne()
+		s.files.arrived(spare)
 	case spare != "":
 		s.files.forgo()
 	}
