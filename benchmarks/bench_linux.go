@@ -61,6 +61,9 @@ func (b *bench) figure(ctx context.Context, f figure) (figureResults, error) {
 	runtime.GC()
 	out, err := f.run(ctx, b)
 	out.Name, out.What = f.name, f.what
+	if out.Plot != nil && out.Plot.Title == "" {
+		out.Plot.Title = f.what
+	}
 	for i := range out.Rows {
 		out.Rows[i] = out.Rows[i].judge()
 	}

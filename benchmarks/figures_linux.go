@@ -6,9 +6,9 @@ func figures() []figure {
 		{"setup-1", "SetUpPod, one plugin that does nothing", setUpFigure(setUpCase{plugins: 1, rounds: 1500, must: map[string]*bound{
 			peerLib: ratioAtMost(1), theFloor: ratioAtMost(1.5),
 		}})},
-		{"setup-1-tmpfs", "the same, records on tmpfs", setUpFigure(setUpCase{plugins: 1, rounds: 700, tmpfs: true})},
-		{"setup-1-go", "the same, the plugin written in Go", setUpFigure(setUpCase{plugins: 1, rounds: 500, goNoop: true})},
-		{"setup-3", "SetUpPod, three plugins", setUpFigure(setUpCase{plugins: 3, rounds: 700, must: map[string]*bound{
+		{"setup-1-tmpfs", "SetUpPod, one plugin that does nothing, records on tmpfs", setUpFigure(setUpCase{plugins: 1, rounds: 700, tmpfs: true})},
+		{"setup-1-go", "SetUpPod, one plugin that does nothing, written in Go", setUpFigure(setUpCase{plugins: 1, rounds: 500, goNoop: true})},
+		{"setup-3", "SetUpPod, three plugins that do nothing", setUpFigure(setUpCase{plugins: 3, rounds: 700, must: map[string]*bound{
 			peerLib: ratioAtMost(0.95),
 		}})},
 		{"storm", "pods at once, three plugins each", stormFigure},

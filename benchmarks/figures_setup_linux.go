@@ -57,7 +57,7 @@ func setUpOne(ctx context.Context, s subject, p pod) (float64, error) {
 
 // besidePeers are the rows and the plot of what was timed beside each peer.
 func besidePeers(what string, samples map[string]series, must map[string]*bound) figureResults {
-	out := figureResults{Plot: &plot{Title: what, Unit: seconds, Bars: []bar{barOf(ours, samples[ours])}}}
+	out := figureResults{Plot: &plot{Unit: seconds, Bars: []bar{barOf(ours, samples[ours])}}}
 	for _, peer := range []string{peerLib, peerGo, theFloor} {
 		s, ok := samples[peer]
 		if !ok {
