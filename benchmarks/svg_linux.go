@@ -147,7 +147,7 @@ func (d *drawing) chart(p *plot) {
 			top = max(top, v)
 		}
 	}
-	const from = 80.0
+	const from = 90.0
 	bottom := float64(header + area)
 	x := func(i int) float64 {
 		return from + float64(i)*(chartEnd-from)/float64(max(len(c.Points)-1, 1))
