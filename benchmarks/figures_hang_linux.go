@@ -40,7 +40,7 @@ func hangFigure(ctx context.Context, b *bench) (figureResults, error) {
 	defer func() { _ = p.Shutdown() }() // which always gives nil
 	s := subjectOf(p)
 	all := map[string]series{}
-	attach := func(mode string) (float64, error) {
+	attach := func(mode string, round int) (float64, error) {
 		var some series
 		for range b.few(stretch) {
 			took, err := setUpOne(ctx, s, b.pod())
@@ -49,19 +49,21 @@ func hangFigure(ctx context.Context, b *bench) (figureResults, error) {
 			}
 			some = append(some, took)
 		}
-		all[mode] = append(all[mode], some...)
+		if round >= 0 {
+			all[mode] = append(all[mode], some...)
+		}
 		return some.median(), nil
 	}
 	rounds := b.times(50)
 	_, err = interleave(ctx, rounds, []trial{
-		{calm, func(int) (float64, error) { return attach(calm) }},
-		{disturbed, func(int) (v float64, err error) {
+		{calm, func(round int) (float64, error) { return attach(calm, round) }},
+		{disturbed, func(round int) (v float64, err error) {
 			stop, err := n.disturb(ctx, p, b.pod())
 			if err != nil {
 				return 0, err
 			}
 			defer func() { err = errors.Join(err, stop()) }()
-			return attach(disturbed)
+			return attach(disturbed, round)
 		}},
 	})
 	if err != nil {

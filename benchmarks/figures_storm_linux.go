@@ -24,7 +24,7 @@ func stormFigure(ctx context.Context, b *bench) (figureResults, error) {
 	lines := newChart("pods at once", []string{ours, peerLib, theFloor})
 	var out figureResults
 	for _, size := range []stormSize{
-		{1, 200, 10, small}, {8, 40, 2, small}, {32, 24, 1, small}, {128, 8, 0, large}, {500, 4, 0, large},
+		{1, 200, 10, small}, {8, 40, 2, small}, {32, 24, 1, small}, {128, 6, 0, large}, {500, 3, 0, large},
 	} {
 		rates, slowest, err := b.storms(ctx, subjects, size)
 		if err != nil {
@@ -103,7 +103,7 @@ func (b *bench) stormGrowth(ctx context.Context, subjects []subject) ([]row, err
 				return rate, err
 			}})
 	}
-	samples, err := turns(ctx, 0, b.times(5), trials)
+	samples, err := turns(ctx, 0, b.times(4), trials)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // plot is a picture of one figure: bars, or lines over something that grows.
@@ -58,13 +59,18 @@ const (
 	chartEnd = width - 110
 )
 
-// colorOf is the same for a name in every picture; ours stands out.
-func colorOf(name string, i int) string {
-	known := map[string]string{ours: "#1a6fb5", peerLib: "#9aa5b1", peerGo: "#c3a26b", theFloor: "#6b7b6e"}
-	if c, ok := known[name]; ok {
-		return c
+// colorOf is the same for a name in every picture. What is libcni's, whatever of
+// it, has libcni's; what names nobody is ours.
+func colorOf(name string) string {
+	switch {
+	case strings.HasPrefix(name, peerLib):
+		return "#9aa5b1"
+	case name == peerGo:
+		return "#c3a26b"
+	case name == theFloor:
+		return "#6b7b6e"
 	}
-	return []string{"#1a6fb5", "#9aa5b1", "#c3a26b", "#6b7b6e"}[i%4]
+	return "#1a6fb5"
 }
 
 // svg draws the plot.
@@ -119,7 +125,7 @@ func (d *drawing) bars(p *plot) {
 	for i, b := range p.Bars {
 		y := float64(header + i*barRoom)
 		d.text(left-8, y+14, "end", "name", b.Name)
-		d.add(`<rect x="%d" y="%.0f" width="%.1f" height="%d" fill="%s"/>`, left, y, b.Value*scale, barSize, colorOf(b.Name, i))
+		d.add(`<rect x="%d" y="%.0f" width="%.1f" height="%d" fill="%s"/>`, left, y, b.Value*scale, barSize, colorOf(b.Name))
 		end := b.Value
 		if b.High > b.Low {
 			mid := y + barSize/2
@@ -172,7 +178,7 @@ func (d *drawing) chart(p *plot) {
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(last(b), last(a)) })
 	label := math.Inf(-1)
 	for _, i := range order {
-		color := colorOf(c.Names[i], i)
+		color := colorOf(c.Names[i])
 		d.add(`<polyline fill="none" stroke="%s" stroke-width="2" points="`, color)
 		for j, v := range c.Values[i] {
 			d.add("%.1f,%.1f", x(j), y(v))
