@@ -105,12 +105,13 @@ func inside(ctx context.Context, s settings) error {
 		out, err := b.figure(ctx, f)
 		if err != nil {
 			fmt.Fprintln(os.Stderr)
-			return errors.Join(fmt.Errorf("%s: %w", f.name, err), stopProfiles())
+			// The cause says which signal it was, if it was one.
+			return errors.Join(fmt.Errorf("%s: %w", f.name, err), context.Cause(ctx), stopProfiles())
 		}
 		fmt.Fprintf(os.Stderr, ": %.1f s\n", time.Since(began).Seconds())
 		rep.Figures = append(rep.Figures, out)
 	}
 	rep.Seconds = time.Since(rep.Started).Seconds()
 	rep.LoadAfter = loadAverage()
-	return errors.Join(ctx.Err(), stopProfiles(), rep.write(os.Stdout, s))
+	return errors.Join(context.Cause(ctx), stopProfiles(), rep.write(os.Stdout, s))
 }
