@@ -7,6 +7,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -103,6 +105,82 @@ func onThread(fn func(own int) error) error {
 		runtime.Goexit()
 	}
 	return v.err
+}
+
+// inPlace is onThread without a goroutine of its own, for what is short and
+// frequent: to wake up another processor for one costs more than the visit. It
+// does so only on a thread that is at home, is not the main one, and may come
+// back for sure: the kernel has just let it enter the namespace that it is in,
+// under the same rights. Otherwise it is onThread.
+func inPlace(fn func(own int) error) error {
+	if done, err := tryInPlace(fn); done {
+		return err
+	}
+	return onThread(fn)
+}
+
+// home is the main thread's network namespace: the process's, unless somebody
+// has moved that thread.
+var home = sync.OnceValues(func() (NetNSID, error) {
+	fd, err := openRetrying("/proc/self/ns/net", unix.O_RDONLY)
+	if err != nil {
+		return NetNSID{}, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return statNetNS(fd)
+})
+
+func tryInPlace(fn func(own int) error) (done bool, err error) {
+	atHome, err := home()
+	if err != nil {
+		return false, nil // onThread will say why
+	}
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		runtime.UnlockOSThread()
+		return false, nil
+	}
+	own, err := openRetrying(ownNetNS, unix.O_RDONLY)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return false, nil
+	}
+	if id, err := statNetNS(own); err != nil || id != atHome {
+		runtime.UnlockOSThread()
+		_ = unix.Close(own)
+		return false, nil
+	}
+	if netns.Set(netns.NsHandle(own)) != nil {
+		runtime.UnlockOSThread()
+		_ = unix.Close(own)
+		return false, nil
+	}
+	defer func() {
+		goHome(own)
+		runtime.UnlockOSThread()
+		_ = unix.Close(own)
+	}()
+	return true, fn(own)
+}
+
+const (
+	homeTries = 100
+	homePause = 10 * time.Millisecond
+)
+
+// goHome takes the thread back to where it was allowed to go a moment ago. What
+// can keep it away is a kernel that is out of memory, which passes, or somebody
+// who took this process's rights away within these microseconds, which does not:
+// whoever went on here would then work on a pod's interfaces for the host's.
+func goHome(own int) {
+	err := netns.Set(netns.NsHandle(own))
+	for try := 1; err != nil && try < homeTries; try++ {
+		time.Sleep(homePause)
+		err = netns.Set(netns.NsHandle(own))
+	}
+	if err != nil {
+		panic(fmt.Errorf("cannot leave a pod's network namespace: %w", err))
+	}
 }
 
 type visit struct {

@@ -244,13 +244,3 @@ func requireThreadsEnd(t *testing.T, foreign string) {
 	require.Empty(t, entries)
 	require.Equal(t, fds, testutils.FDs(t))
 }
-
-// preparePodNetNS opens and prepares at once.
-func preparePodNetNS(path string) (NetNSID, error) {
-	n, err := openPodNetNS(path)
-	if err != nil {
-		return NetNSID{}, err
-	}
-	p := <-n.prepare()
-	return p.id, p.err
-}

@@ -11,81 +11,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// podNetNS is a pod's namespace that is about to be made ready for plugins.
-type podNetNS struct {
-	path string
-	fd   int
-	id   NetNSID // lacks the cookie
-}
+// preparePodNetNS makes a pod's namespace ready for plugins and identifies it:
+// lo is up afterwards. The error wraps ErrNetNS when the path leads to no
+// network namespace, and when it leads to the runtime's own, whose interfaces
+// are not a pod's; errNetNSGone when it leads to nothing.
+func preparePodNetNS(path string) (NetNSID, error) { return visitPodNetNS(path, true) }
 
-// preparedNetNS is the outcome of podNetNS.prepare.
-type preparedNetNS struct {
-	id  NetNSID
-	err error
-}
+// identifyNetNS is preparePodNetNS without touching lo. Where the namespace may
+// not be entered, the identity lacks the cookie.
+func identifyNetNS(path string) (NetNSID, error) { return visitPodNetNS(path, false) }
 
-// openPodNetNS opens a pod's namespace; the caller calls prepare. The error
-// wraps ErrNetNS when the path leads to no network namespace, errNetNSGone when
-// it leads to nothing.
-func openPodNetNS(path string) (podNetNS, error) {
+func visitPodNetNS(path string, loUp bool) (NetNSID, error) {
 	fd, id, err := openNetNS(path)
-	if err != nil {
-		return podNetNS{}, err
-	}
-	id.BootID = bootID()
-	return podNetNS{path: path, fd: fd, id: id}, nil
-}
-
-// prepare brings lo up, completes the identity and closes the namespace, beside
-// the caller, who receives once. The error wraps ErrNetNS when it is the
-// runtime's own, whose interfaces are not a pod's.
-func (n podNetNS) prepare() <-chan preparedNetNS {
-	done := make(chan preparedNetNS, 1)
-	go func() {
-		var p preparedNetNS
-		p.id, p.err = n.visit(true)
-		done <- p
-	}()
-	return done
-}
-
-// identifyNetNS tells the namespace at a path, without touching lo. Where it may
-// not be entered, the identity lacks the cookie. The errors are those of
-// openPodNetNS and prepare.
-func identifyNetNS(path string) (NetNSID, error) {
-	n, err := openPodNetNS(path)
 	if err != nil {
 		return NetNSID{}, err
 	}
-	return n.visit(false)
-}
-
-// visit enters the namespace once, and closes it.
-func (n podNetNS) visit(loUp bool) (NetNSID, error) {
-	id := n.id
-	err := onThread(func(own int) error {
+	err = inPlace(func(own int) error {
 		// Not the main thread's namespace: a thread that any goroutine may run
 		// on is in the one that plugins will run in.
 		ownID, err := statNetNS(own)
 		if err != nil {
 			return err
 		}
-		if ownID.Dev == id.Dev && ownID.Ino == id.Ino {
+		if ownID == id {
 			return fmt.Errorf("%w: it is the runtime's own", ErrNetNS)
 		}
-		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 			return os.NewSyscallError("setns", err)
 		}
 		id.Cookie, err = visitLoopback(loUp)
 		return err
 	})
-	_ = unix.Close(n.fd)
+	_ = unix.Close(fd)
 	if !loUp && errors.Is(err, fs.ErrPermission) {
 		err = nil
 	}
 	if err != nil {
-		return NetNSID{}, fmt.Errorf("network namespace %.128q: %w", n.path, err)
+		return NetNSID{}, fmt.Errorf("network namespace %.128q: %w", path, err)
 	}
+	id.BootID = bootID()
 	return id, nil
 }
 

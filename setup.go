@@ -72,32 +72,21 @@ func (p *Plugin) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error
 	if err != nil {
 		return nil, err
 	}
-	// What tells the namespace at once goes into the first records; the rest
-	// takes a visit there, for which nothing has to wait but the plugins.
-	netNS, err := openPodNetNS(pod.NetNS)
+	id, err := preparePodNetNS(pod.NetNS)
 	if err != nil {
 		return nil, err
 	}
-	prepared := netNS.prepare()
 
 	attempts := make([]attempt, len(plan))
 	since := time.Now()
 	for i := range plan {
 		rec := plan[i].rec
-		rec.NetNSID, rec.Writer, rec.Since = netNS.id, p.self, since
+		rec.NetNSID, rec.Writer, rec.Since = id, p.self, since
 		rec.Order += next
 		attempts[i].planned = plan[i]
 		if err := p.records.claim(rec); err != nil {
-			<-prepared
 			return nil, errors.Join(err, p.undo(ctx, attempts[:i]))
 		}
-	}
-	ready := <-prepared
-	if ready.err != nil {
-		return nil, errors.Join(ready.err, p.undo(ctx, attempts))
-	}
-	for i := range plan {
-		plan[i].rec.NetNSID = ready.id
 	}
 	if p.opts.parallelAttach {
 		err = p.attachTogether(ctx, attempts)
