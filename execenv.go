@@ -33,8 +33,10 @@ func baseEnv(let, binDirs, ours []string) []string {
 			put(pattern)
 		}
 	}
-	return append(env, "CNI_PATH="+strings.Join(binDirs, string(os.PathListSeparator)))
+	return append(env, "CNI_PATH="+cniPath(binDirs))
 }
+
+func cniPath(binDirs []string) string { return strings.Join(binDirs, string(os.PathListSeparator)) }
 
 // letThrough tells whether one of the patterns NAME and PREFIX* fits.
 func letThrough(patterns []string, name string) bool {

@@ -20,7 +20,7 @@ func TestOnlyOrphansAreEnded(t *testing.T) {
 	pod := n.pod("sandbox", "net")
 	start := func(verb, id, netns string, attr *syscall.SysProcAttr) *exec.Cmd {
 		cmd := exec.Command("sleep", "600")
-		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_IFNAME=eth0", "CNI_NETNS=" + netns}
+		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_IFNAME=eth0", "CNI_NETNS=" + netns, "CNI_PATH=" + n.bin.Path()}
 		cmd.SysProcAttr = attr
 		require.NoError(t, cmd.Start())
 		t.Cleanup(func() {

@@ -37,32 +37,34 @@ type orphans struct {
 type orphan struct {
 	pid                          int
 	verb, sandbox, ifName, netNS string
+	path                         string // CNI_PATH
 }
 
 // isOf says whether the process may still work on the attachment. An ADD that is
 // over may have left a daemon, which has its environment too, and which others
 // may need by now: it is its plugin's to end. A DEL may have been given no
-// namespace.
-func (o *orphan) isOf(rec *record) bool {
+// namespace, and is then known by where our plugins are.
+func (o *orphan) isOf(rec *record, path string) bool {
 	if o.sandbox != rec.ContainerID || o.ifName != rec.IfName {
 		return false
 	}
 	if o.verb == verbDel {
-		return o.netNS == rec.NetNS || o.netNS == ""
+		return o.netNS == rec.NetNS || o.netNS == "" && o.path == path
 	}
 	return o.netNS == rec.NetNS && rec.State != stateAttached
 }
 
-// end ends what still runs for the attachment, and waits until it is gone.
-func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record) error {
+// end ends what still runs for the attachment, and waits until it is gone. path is
+// the CNI_PATH that our plugins get.
+func (o *orphans) end(ctx context.Context, log *slog.Logger, rec *record, path string) error {
 	var errs []error
 	for _, found := range o.search(ctx, rec) {
-		if !found.isOf(rec) {
+		if !found.isOf(rec, path) {
 			continue
 		}
 		log.Warn("ending a plugin that an earlier runtime left at work",
 			"pid", found.pid, "sandbox", rec.ContainerID, "interface", rec.IfName)
-		if err := endOrphan(ctx, found.pid, rec); err != nil {
+		if err := endOrphan(ctx, found.pid, rec, path); err != nil {
 			errs = append(errs, fmt.Errorf("process %d: %w", found.pid, err))
 		}
 	}
@@ -167,6 +169,8 @@ func readOrphan(pid int) (found orphan, ok bool) {
 			found.ifName = string(value)
 		case "CNI_NETNS":
 			found.netNS = string(value)
+		case "CNI_PATH":
+			found.path = string(value)
 		}
 	}
 	return found, found.verb == verbAdd || found.verb == verbDel
@@ -174,7 +178,7 @@ func readOrphan(pid int) (found orphan, ok bool) {
 
 // endOrphan tells the process to end, kills it if it does not, and waits for it
 // to be gone. The descriptor keeps the number from meaning another process.
-func endOrphan(ctx context.Context, pid int, rec *record) error {
+func endOrphan(ctx context.Context, pid int, rec *record, path string) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -183,7 +187,7 @@ func endOrphan(ctx context.Context, pid int, rec *record) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if now, ok := readOrphan(pid); !ok || !now.isOf(rec) {
+	if now, ok := readOrphan(pid); !ok || !now.isOf(rec, path) {
 		return nil // another process has the number
 	}
 	// A plugin leads its process group; its helpers are in it.

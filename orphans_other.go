@@ -10,4 +10,4 @@ import (
 // orphans has no way here to tell whose a process is.
 type orphans struct{}
 
-func (*orphans) end(context.Context, *slog.Logger, *record) error { return nil }
+func (*orphans) end(context.Context, *slog.Logger, *record, string) error { return nil }

@@ -101,7 +101,7 @@ func (p *Plugin) detach(ctx context.Context, rec *record) error {
 	if rec.Writer != p.self {
 		// A plugin of a runtime that died may still be at work: what its ADD does
 		// after our DEL would stay for good.
-		if err := p.orphans.end(ctx, p.opts.log, rec); err != nil {
+		if err := p.orphans.end(ctx, p.opts.log, rec, cniPath(p.opts.binDirs)); err != nil {
 			return fmt.Errorf("end what still runs for %s: %w", rec.IfName, err)
 		}
 		// From here on it is ours: whoever comes after us must know whose plugins
