@@ -18,9 +18,10 @@ func TestOnlyOrphansAreEnded(t *testing.T) {
 	t.Parallel()
 	n := chained(t)
 	pod := n.pod("sandbox", "net")
+	path := n.bin.Path()
 	start := func(verb, id, netns string, attr *syscall.SysProcAttr) *exec.Cmd {
 		cmd := exec.Command("sleep", "600")
-		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_IFNAME=eth0", "CNI_NETNS=" + netns, "CNI_PATH=" + n.bin.Path()}
+		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_IFNAME=eth0", "CNI_NETNS=" + netns, "CNI_PATH=" + path}
 		cmd.SysProcAttr = attr
 		require.NoError(t, cmd.Start())
 		t.Cleanup(func() {
@@ -34,6 +35,8 @@ func TestOnlyOrphansAreEnded(t *testing.T) {
 	withUs := start("DEL", "sandbox", pod.NetNS, nil)
 	without := start("DEL", "sandbox", "", &syscall.SysProcAttr{Setpgid: true})
 	orphan := start("DEL", "sandbox", pod.NetNS, &syscall.SysProcAttr{Setpgid: true})
+	path = "/another/runtime's"
+	foreign := start("DEL", "sandbox", "", &syscall.SysProcAttr{Setpgid: true})
 
 	require.NoError(t, n.runtime("setup", pod).Wait())
 	require.NoError(t, n.open().TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
@@ -49,5 +52,6 @@ func TestOnlyOrphansAreEnded(t *testing.T) {
 	require.True(t, ended(without))
 	require.False(t, ended(daemon))
 	require.False(t, ended(others))
+	require.False(t, ended(foreign))
 	require.False(t, ended(withUs))
 }
