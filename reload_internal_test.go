@@ -288,7 +288,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	all.Wait()
 	require.ErrorIs(t, <-waiting, ErrShutdown)
 	require.ErrorIs(t, r.reload(context.Background(), true), ErrShutdown)
-	for range updates { //nolint:revive // until it is closed
+	for range updates { // until it is closed
 	}
 	_, open := <-r.subs.add(context.Background())
 	require.False(t, open)

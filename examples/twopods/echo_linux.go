@@ -114,7 +114,7 @@ func transfer(ctx context.Context, ns *podcni.NetNS, to netip.AddrPort, n int64)
 		err = fmt.Errorf("%d bytes of %d came back", got, n)
 	}
 	if err != nil {
-		conn.Close() //nolint:errcheck // ends the sending
+		_ = conn.Close() // ends the sending
 	}
 	return time.Since(start), errors.Join(err, <-sending)
 }
