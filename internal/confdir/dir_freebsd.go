@@ -1,0 +1,4 @@
+package confdir
+
+// DefaultDir is where networks are configured by default.
+const DefaultDir = "/usr/local/etc/cni/net.d"
