@@ -26,7 +26,7 @@ PLUGINS_WANTED  := main/bridge main/host-device main/loopback main/macvlan main/
 	ipam/host-local ipam/static meta/bandwidth meta/firewall meta/portmap meta/tuning
 PLUGINS_STAMP   := $(PLUGINS)/.built-$(PLUGINS_VERSION)-flannel-$(FLANNEL_VERSION)
 
-.PHONY: build test race vet lint fmt fmt-check tidy-check cross modules plugins \
+.PHONY: build test race vet lint fmt fmt-check tidy-check cross modules plugins diagram \
 	integration demo fuzz soak bench bench-smoke clean
 
 build:
@@ -99,7 +99,7 @@ fuzz:
 
 # Random faults, config churn and kill -9 for SOAKTIME.
 soak:
-	PODCNI_SOAK=$(SOAKTIME) $(GO) test -count=1 -v -timeout 30m -run '^TestSoak' .
+	PODCNI_SOAK=$(SOAKTIME) $(GO) test -count=1 -v -timeout 30m -run '^TestSoak' ./faults
 
 # For example BENCHFLAGS='--only setup --json out/bench.json --plots plots';
 # paths are seen from benchmarks/.
@@ -110,6 +110,10 @@ bench: plugins
 
 bench-smoke: plugins
 	cd benchmarks && PODCNI_PLUGINS=$(PLUGINS) $(GO) run . --smoke $(BENCHFLAGS)
+
+# Needs graphviz.
+diagram:
+	dot -Tsvg docs/architecture.dot -o docs/architecture.svg
 
 clean:
 	rm -rf $(BIN) out

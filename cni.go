@@ -2,149 +2,119 @@ package podcni
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/podcni/podcni/internal/confdir"
+	"github.com/podcni/podcni/internal/journal"
+	"github.com/podcni/podcni/internal/locks"
+	"github.com/podcni/podcni/internal/plugin"
+	"github.com/podcni/podcni/internal/proc"
+	"github.com/podcni/podcni/internal/spec"
 )
 
-// Plugin attaches pods to networks and detaches them. Make one with [New] and
-// end it with Shutdown. It is safe for concurrent use: operations on one
-// sandbox wait for each other, those on different sandboxes do not.
-type Plugin struct {
+// CNI attaches pods to networks and detaches them. Make one with [New], and end it
+// with Shutdown. It is safe for concurrent use: operations on one sandbox wait for
+// each other, those on different sandboxes do not.
+type CNI struct {
 	opts        *options
 	environArgs string // CNI_ARGS of the environment, for InitCNI
 
-	slots     *limiter
-	run       *runner
-	probes    *prober
-	loader    *loader
-	reloads   *reloader
-	records   *recordStore
-	sandboxes sandboxLocks
-	gates     networkGates
-	orphans   orphans
-	self      writerID
+	networks *confdir.Dir
+	plugins  *plugin.Runner
+	journal  *journal.Store
+	locks    *locks.Locks
+	self     proc.ID
 
-	// snap is what operations go by; each takes it once.
-	snap atomic.Pointer[snapshot]
+	statuses singleflight.Group
 
-	// done is closed when Shutdown begins.
-	done chan struct{}
-
-	// mu guards closed and inFlight. It is never held while anything else is
-	// waited for.
-	mu       sync.Mutex
-	closed   bool
-	inFlight int
-
-	statuses statusRuns
+	life context.Context // until Shutdown
+	end  context.CancelFunc
 }
 
-// New makes a Plugin: it applies the defaults and the options, loads the
-// networks, asks their plugins for the versions that they speak, each binary
-// once and all at the same time, and begins to watch. A directory that is
-// missing, a file that does not parse or a plugin that is not there is no error
-// here: [Plugin.Status] and [Plugin.Rejected] tell. New blocks for as long as
-// the plugins take to answer VERSION, at most that verb's time limit.
+// New makes a CNI. It loads the networks, asks their plugins which versions they
+// speak (VERSION), and begins to watch the directories. A directory that is
+// missing, a file that does not parse, and a plugin that is not installed are no
+// errors: see [CNI.Status] and [CNI.Rejected]. New blocks until the plugins have
+// answered, at most for the time limit of VERSION. It creates nothing on disk.
 //
-// It fails with ErrInvalidOption, as a *FieldError, for an option that cannot
-// be used. Nothing on disk is created or changed.
-func New(opts ...Option) (*Plugin, error) {
+// The error wraps ErrInvalidOption and is a *FieldError.
+func New(opts ...Option) (*CNI, error) {
 	o, err := newOptions(opts)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plugin{
-		opts:  o,
-		slots: newLimiter(o.maxConcurrent),
-		self:  thisWriter(),
-		done:  make(chan struct{}),
+	running := plugin.Options{
+		BinDirs: o.binDirs, Env: o.pluginEnv, Limits: o.timeouts,
+		MaxConcurrent: max(o.maxConcurrent, 0), Exec: o.exec,
+	}
+	if o.strict {
+		running.Check = confdir.CheckBinary
+	}
+	c := &CNI{
+		opts:    o,
+		plugins: plugin.New(running),
+		journal: journal.Open(o.cacheDir, o.fsync),
+		locks:   locks.New(o.cacheDir, o.log),
+		self:    proc.Self(),
 	}
 	if o.passCNIArgs {
-		p.environArgs = os.Getenv("CNI_ARGS")
+		c.environArgs = os.Getenv("CNI_ARGS")
 	}
-	p.run = newRunner(o, p.slots)
-	p.records = openRecords(o)
-	p.reloads = newReloader(o, p.snap.Store)
-	p.probes = newProber(context.Background(), p.run, o.log, p.reloads.wake)
-	if p.loader, err = newLoader(o, p.probes); err != nil {
+	c.life, c.end = context.WithCancel(context.Background())
+	c.networks, err = confdir.Open(confdir.Options{
+		Dir: o.confDir, BinDirs: o.binDirs, Lists: o.confLists,
+		Template: o.confTemplate, HasTemplate: o.hasTemplate,
+		Default: o.defaultNetwork, Watch: o.watch, Strict: o.strict,
+		ProbeTimeout: o.probeTimeout(), Log: o.log,
+		Find: c.plugins.Find, Versions: c.plugins.Versions,
+	})
+	if bad := (*confdir.InputError)(nil); errors.As(err, &bad) {
+		err = invalidField(ErrInvalidOption, bad.Option, "", bad.Err)
+	}
+	if err != nil {
+		c.end()
 		return nil, err
 	}
-	p.reloads.start(p.loader)
-	<-p.reloads.settled
-	return p, nil
+	return c, nil
 }
 
-// Name is [CNIPluginName].
-func (p *Plugin) Name() string { return CNIPluginName }
-
-// Shutdown ends watching and probing, waits for both, and makes every later
-// call that can fail answer ErrShutdown, except for Shutdown itself, which may
-// be called again. Attached pods stay attached. Operations that
-// are under way go on to their end under their own contexts; Shutdown does not
-// wait for them. It always returns nil.
-func (p *Plugin) Shutdown() error {
-	p.mu.Lock()
-	first := !p.closed
-	p.closed = true
-	idle := p.inFlight == 0
-	p.mu.Unlock()
-	if first {
-		close(p.done)
-		if idle {
-			p.records.close()
-		}
+// probeTimeout is how long plugins that are asked for their versions are waited
+// for, also where there is no limit.
+func (o *options) probeTimeout() time.Duration {
+	if d := o.timeouts[spec.Version]; d > 0 {
+		return d
 	}
-	p.reloads.close()
-	p.probes.close()
+	return quickTimeout
+}
+
+// Name returns [CNIPluginName].
+func (c *CNI) Name() string { return CNIPluginName }
+
+// Shutdown ends watching, and waits for that. Every later call that can fail
+// returns ErrShutdown, except Shutdown. Attached pods stay attached. Operations
+// that are under way go on until their end or their context's; Shutdown does not
+// wait for them. It always returns nil.
+func (c *CNI) Shutdown() error {
+	c.end()
+	c.networks.Close()
 	return nil
 }
 
-// begin counts an operation, so that what it uses outlives it. The caller calls
-// what it returns at the end.
-func (p *Plugin) begin() (end func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, ErrShutdown
+// closed returns ErrShutdown after Shutdown.
+func (c *CNI) closed() error {
+	if c.life.Err() != nil {
+		return ErrShutdown
 	}
-	p.inFlight++
-	return p.end, nil
+	return nil
 }
 
-func (p *Plugin) end() {
-	p.mu.Lock()
-	p.inFlight--
-	last := p.closed && p.inFlight == 0
-	p.mu.Unlock()
-	if last {
-		p.records.close()
-	}
-}
-
-// lockSandbox keeps every other operation off the sandbox: those of this Plugin
-// and, where the platform can, those of other processes that share its records.
-// create says whether a record may be about to be written.
-func (p *Plugin) lockSandbox(ctx context.Context, id string, create bool) (unlock func(), err error) {
-	release, err := p.sandboxes.lock(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	releaseFile, err := p.records.lockSandbox(ctx, id, create)
-	if err != nil {
-		release()
-		return nil, err
-	}
-	return func() {
-		releaseFile()
-		release()
-	}, nil
-}
-
-// outlast gives a context that ends d after ctx has, with ctx's values: what
-// must be done is not given up because the caller's time is over, and not
-// without an end either.
+// outlast returns a context with ctx's values that ends d after ctx: what must be
+// done is not given up because the caller's time is over.
 func outlast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -152,7 +122,8 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			cancel(context.Cause(ctx))
+			cancel(fmt.Errorf("the time for detaching after the end of the caller's context is over: %w: %w",
+				context.DeadlineExceeded, context.Cause(ctx)))
 		case <-out.Done():
 		}
 	})
@@ -167,6 +138,5 @@ func podError(op string, pod *PodNetwork, err error) error {
 	if err == nil {
 		return nil
 	}
-	short := func(s string) string { return s[:min(len(s), longestValue)] }
 	return &PodError{Op: op, Namespace: short(pod.Namespace), Name: short(pod.Name), ID: short(pod.ID), Err: err}
 }

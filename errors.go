@@ -4,85 +4,87 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/podcni/podcni/internal/confdir"
+	"github.com/podcni/podcni/internal/journal"
+	"github.com/podcni/podcni/internal/locks"
+	"github.com/podcni/podcni/internal/netns"
+	"github.com/podcni/podcni/internal/plugin"
 )
 
-// What a caller decides on. Compare with errors.Is; never match text.
+// What a caller decides on. Compare with errors.Is. Texts may change.
 var (
-	// ErrShutdown answers every call after Shutdown that can fail. Make a new
-	// Plugin.
+	// ErrShutdown is returned after Shutdown by every call that can fail. Make a
+	// new CNI.
 	ErrShutdown = errors.New("podcni is shut down")
 
-	// ErrNotReady is wrapped by Status and WaitReady with the reason why pods
-	// cannot be attached. It heals by itself when the reason goes away.
+	// ErrNotReady is wrapped by Status and WaitReady, with the reason why pods
+	// cannot be attached. It ends by itself when the reason does.
 	ErrNotReady = errors.New("network is not ready")
 
-	// ErrNetworkNotFound says that a network is named which is not loaded, or
-	// that a pod names none and there is no default. Rejected tells why a file
-	// was not taken.
-	ErrNetworkNotFound = errors.New("network not found")
+	// ErrNetworkNotFound means that a network is named which is not loaded, or
+	// that a pod names none and there is no default. The error says why, as far as
+	// Rejected knows.
+	ErrNetworkNotFound = confdir.ErrNotFound
 
-	// ErrPluginNotFound says that a plugin's binary is in none of the binary
-	// directories. Install it; for a pod that is to be given up, see Forget.
-	ErrPluginNotFound = errors.New("plugin not found")
+	// ErrPluginNotFound means that a plugin's binary is in none of the binary
+	// directories. Install it. For a pod that is to be given up, see CNI.Forget.
+	ErrPluginNotFound = plugin.ErrNotFound
 
-	// ErrAlreadyAttached answers a set-up of a sandbox that has one of the
+	// ErrAlreadyAttached is returned by a set-up of a sandbox that has one of the
 	// interfaces already. Nothing was run. Tear the pod down first, or choose
-	// another interface name.
+	// another interface.
 	ErrAlreadyAttached = errors.New("sandbox is already attached")
 
-	// ErrNotAttached answers CheckPod and GetPodNetworkStatus for a sandbox
+	// ErrNotAttached is returned by CheckPod and GetPodNetworkStatus for a sandbox
 	// that is not attached, or not to the network that is asked for.
 	ErrNotAttached = errors.New("sandbox is not attached")
 
-	// ErrBusy says that another process is at work on the same sandbox, or that
-	// a network could not be had for itself. Try again.
-	ErrBusy = errors.New("in use by another operation")
+	// ErrBusy means that another process is at work on the sandbox, or that
+	// somebody else has a network. Try again.
+	ErrBusy = locks.ErrBusy
 
-	// ErrInvalidPod says that a PodNetwork cannot be used. The error is a
-	// *FieldError that names the field. Nothing was run.
+	// ErrInvalidPod means that a PodNetwork cannot be used. The error is a
+	// *FieldError. Nothing was run.
 	ErrInvalidPod = errors.New("invalid pod")
 
-	// ErrInvalidOption says that New was given an option that cannot be used.
-	// The error is a *FieldError that names it.
+	// ErrInvalidOption means that New cannot use an option. The error is a
+	// *FieldError.
 	ErrInvalidOption = errors.New("invalid option")
 
-	// ErrInvalidConfig says that a network's configuration cannot be used.
-	ErrInvalidConfig = errors.New("invalid network configuration")
+	// ErrInvalidConfig means that a network's configuration cannot be used.
+	ErrInvalidConfig = confdir.ErrInvalid
 
-	// ErrNetNS says that a path does not lead to a network namespace, or not to
+	// ErrNetNS means that a path does not lead to a network namespace, or not to
 	// one that can be used.
-	ErrNetNS = errors.New("not a usable network namespace")
+	ErrNetNS = netns.ErrNotNetNS
 
-	// ErrUnsupported says that this platform has no such operation.
-	ErrUnsupported = errors.New("not supported on this platform")
+	// ErrUnsupported means that this platform has no such operation. It is
+	// errors.ErrUnsupported.
+	ErrUnsupported = errors.ErrUnsupported
 
-	// ErrNoOutput says that a plugin succeeded and printed nothing although its
-	// verb wants an answer.
-	ErrNoOutput = errors.New("plugin printed nothing")
+	// ErrNoOutput means that a plugin exited with success and printed nothing,
+	// although its verb wants an answer.
+	ErrNoOutput = plugin.ErrNoOutput
 
-	// ErrBadOutput says that what a plugin printed is not what its verb
-	// answers: not JSON, cut off, or of another form.
-	ErrBadOutput = errors.New("plugin printed something that is no answer")
+	// ErrBadOutput means that what a plugin printed is not what its verb wants: not
+	// JSON, cut off, with a line of a log beside it, or of another form.
+	ErrBadOutput = plugin.ErrBadOutput
 
-	// ErrOutputTooLarge says that a plugin printed more than is read, 4 MiB.
-	ErrOutputTooLarge = errors.New("plugin printed too much")
+	// ErrOutputTooLarge means that a plugin printed more than 4 MiB.
+	ErrOutputTooLarge = plugin.ErrOutputTooLarge
 
-	// ErrVersion says that a plugin does not speak a network's version of the
-	// specification, or answers in another one.
-	ErrVersion = errors.New("unsupported CNI version")
+	// ErrVersion means that a plugin does not speak a network's version of the
+	// specification, or answers in one that is not known.
+	ErrVersion = confdir.ErrVersion
 
-	// ErrBadRecord says that a record of an attachment cannot be read as one.
-	ErrBadRecord = errors.New("unreadable record")
+	// ErrBadRecord means that a record of attachments cannot be read.
+	ErrBadRecord = journal.ErrUnreadable
 
-	// ErrNameTaken says that the record of an attachment would share its file
-	// with that of another attachment: the names of network, sandbox and
-	// interface, joined by '-', are the same. Nothing was run. Choose another
-	// interface name.
-	ErrNameTaken = errors.New("another attachment has a record of the same name")
-
-	// errNetNSGone is within the package's errors about a namespace: nothing is
-	// at its path any more.
-	errNetNSGone = fmt.Errorf("%w: nothing is there", ErrNetNS)
+	// ErrNameTaken means that libcni's record of an attachment would be the file of
+	// another one: their names of network, sandbox and interface, joined by '-',
+	// are the same. Nothing was run. Choose another interface.
+	ErrNameTaken = journal.ErrNameTaken
 )
 
 // FieldError names the field of a PodNetwork, or the option, that cannot be
@@ -107,17 +109,22 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%v: %s %q: %v", e.kind, e.Field, e.Value, e.Err)
 }
 
-// Unwrap gives what kind of error it is, and the cause.
+// Unwrap returns what kind of error it is, and the cause.
 func (e *FieldError) Unwrap() []error { return []error{e.kind, e.Err} }
 
 // longestValue bounds what an error repeats of a caller's value, in bytes.
 const longestValue = 128
 
-func invalidField(kind error, field, value string, err error) error {
+// short cuts a value to what an error may repeat.
+func short(value string) string {
 	if len(value) > longestValue {
-		value = value[:longestValue] + "..."
+		return value[:longestValue] + "..."
 	}
-	return &FieldError{Field: field, Value: value, Err: err, kind: kind}
+	return value
+}
+
+func invalidField(kind error, field, value string, err error) error {
+	return &FieldError{Field: field, Value: short(value), Err: err, kind: kind}
 }
 
 // ConfigError says why a configuration, or a network in it, was not taken.
@@ -139,27 +146,33 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("%s: network %q: %v", e.Path, e.Network, e.Err)
 }
 
-// Unwrap gives the reason.
+// Unwrap returns the reason.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// RecordError is about the record of an attachment on disk.
+// RecordError is about a file that records attachments: a sandbox's journal, a
+// result of libcni, or the file of the locks.
 type RecordError struct {
-	// Path is the record's file.
+	// Path is the file.
 	Path string
 	// Err is what is wrong with it.
 	Err error
+}
 
-	// Of a file that is no record: the attachment that it was the record of, as
-	// far as its name tells. certain says that no other reading of the name is
-	// likely. network is empty where the name tells nothing.
-	network, id, ifName string
-	certain             bool
+// recordError makes the public error of the journal's and of the lock file's.
+func recordError(err error) error {
+	if e := (*journal.Error)(nil); errors.As(err, &e) {
+		return &RecordError{Path: e.Path, Err: e.Err}
+	}
+	if e := (*locks.FileError)(nil); errors.As(err, &e) {
+		return &RecordError{Path: e.Path, Err: e.Err}
+	}
+	return err
 }
 
 // Error names the file and what is wrong with it.
 func (e *RecordError) Error() string { return fmt.Sprintf("record %s: %v", e.Path, e.Err) }
 
-// Unwrap gives what is wrong with the record.
+// Unwrap returns what is wrong with it.
 func (e *RecordError) Unwrap() error { return e.Err }
 
 // PodError is a failed operation on a pod. It unwraps to what failed: among
@@ -186,13 +199,13 @@ func (e *PodError) Error() string {
 	return fmt.Sprintf("%s %s: %v", e.Op, pod, e.Err)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *PodError) Unwrap() error { return e.Err }
 
-// PluginError is a run of a plugin that failed. It unwraps to the plugin's own
-// *types.Error where the plugin gave one, to the context's error where that
-// ended the run, and to ErrPluginNotFound, ErrNoOutput, ErrBadOutput,
-// ErrOutputTooLarge or ErrVersion.
+// PluginError is a run of a plugin that failed. It wraps the plugin's own
+// *types.Error if the plugin printed one, the context's error if that ended the
+// run, context.DeadlineExceeded if the time limit did, or ErrPluginNotFound,
+// ErrNoOutput, ErrBadOutput, ErrOutputTooLarge, ErrVersion, ErrNetNS.
 type PluginError struct {
 	// Verb is the CNI command: ADD, DEL, CHECK, GC, STATUS or VERSION.
 	Verb string
@@ -237,9 +250,6 @@ func (e *PluginError) Error() string {
 	if e.Exit > 0 {
 		fmt.Fprintf(&b, ": exit status %d", e.Exit)
 	}
-	if e.TimedOut {
-		b.WriteString(": timed out")
-	}
 	fmt.Fprintf(&b, ": %v", e.Err)
 	if tail := strings.TrimSpace(e.Stderr); tail != "" {
 		if len(tail) > stderrInError {
@@ -250,5 +260,5 @@ func (e *PluginError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *PluginError) Unwrap() error { return e.Err }

@@ -13,7 +13,7 @@ import (
 	"github.com/podcni/podcni"
 )
 
-// The life of a pod: the same code stands in README.md.
+// A pod's life. The same code is in README.md.
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -22,8 +22,11 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer cni.Shutdown()
+	if err := cni.Status(); err != nil {
+		log.Print("not ready yet: ", err) // which file is wrong, which plugin is missing, ...
+	}
 	if err := cni.WaitReady(ctx); err != nil {
-		log.Fatal(err) // says which file was not taken, which plugin is missing, ...
+		log.Fatal(err)
 	}
 	sandbox, err := podcni.NewNetNS("", "web")
 	if err != nil {
@@ -32,18 +35,19 @@ func Example() {
 	pod := podcni.PodNetwork{ID: "4f2a", Namespace: "default", Name: "web", NetNS: sandbox.Path()}
 	results, err := cni.SetUpPodWithContext(ctx, pod) // all of its networks, or none
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(errors.Join(err, sandbox.Remove()))
 	}
-	got, err := podcni.ReadResults(results)
+	got, err := podcni.MergeResults(results)
 	fmt.Println(got.Primary(), got.Interfaces, err)
 
 	err = errors.Join(cni.TearDownPodWithContext(ctx, pod), sandbox.Remove())
 	fmt.Println(err)
 }
 
-// What failed is told by type: which plugin, how it ended, and its own code.
+// The type of an error says which plugin failed, how it ended, and with which
+// code.
 func ExamplePluginError() {
-	explain := func(err error) { // of SetUpPod, or any other
+	explain := func(err error) { // an error of SetUpPod or any other method
 		var run *podcni.PluginError
 		if errors.As(err, &run) {
 			fmt.Printf("%s of plugin %s, network %s: exit status %d\n", run.Verb, run.Plugin, run.Network, run.Exit)
@@ -61,10 +65,10 @@ func ExamplePluginError() {
 	// code 11
 }
 
-// A runtime that tells its node whether pods can be attached.
-func ExamplePlugin_Updates() {
-	report := func(ctx context.Context, cni *podcni.Plugin) {
-		updates := cni.Updates(ctx) // before the first look: no change is missed
+// A runtime reports to its node whether pods can be attached.
+func ExampleCNI_Updates() {
+	report := func(ctx context.Context, cni *podcni.CNI) {
+		updates := cni.Updates(ctx) // before the first report, so that no change is missed
 		for {
 			fmt.Println(len(cni.Networks()), cni.Rejected(), cni.StatusWithContext(ctx))
 			if _, open := <-updates; !open {
@@ -75,8 +79,8 @@ func ExamplePlugin_Updates() {
 	_ = report
 }
 
-// Without a network a Plugin is of use already: it takes networks up as they
-// come, and says until then why it is not ready.
+// New succeeds without a network. The CNI loads networks when they appear, and
+// its status says until then why it is not ready.
 func ExampleNew() {
 	dir, err := os.MkdirTemp("", "podcni-example-")
 	if err != nil {
@@ -95,8 +99,8 @@ func ExampleNew() {
 	// 0 0
 }
 
-// What is wrong with a pod is found before any plugin runs, and named.
-func ExamplePlugin_SetUpPod() {
+// podcni checks a pod before any plugin runs. The error names the field.
+func ExampleCNI_SetUpPod() {
 	dir, err := os.MkdirTemp("", "podcni-example-")
 	if err != nil {
 		log.Fatal(err)

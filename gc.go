@@ -2,189 +2,225 @@ package podcni
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/podcni/podcni/internal/confdir"
+	"github.com/podcni/podcni/internal/journal"
 )
 
 const (
-	gcSandboxes = 8 // torn down at a time
-	gcNetworks  = 4 // sent GC at a time
+	gcSandboxes = 8                // detached at a time
+	gcNetworks  = 4                // sent GC at a time
+	gcSandbox   = 10 * time.Second // that GC waits for a sandbox
 )
 
-// GC detaches what is recorded of sandboxes that are not among validPods, from
-// its records and also from networks that are not configured any more, and then
-// sends GC to the plugins of every network of version 1.1.0 and later with the
-// attachments that are valid there (specification, "GC"). It is no substitute
-// for TearDownPod.
+// GC detaches what is recorded of sandboxes that are not among validPods, and then
+// sends GC to the plugins of every network of version 1.1.0 and later
+// (specification, section 2, "GC"). It is no substitute for TearDownPod.
 //
-// Collected are records of this owner (see WithOwner), and those without an
-// owner whose network is loaded. A record directory that is shared with a
-// runtime which writes no owner, such as podman's or libcni's default one,
-// therefore wants network names that the other does not use. A record that cannot
-// be read is collected like one without an owner, if its name tells whose it is;
-// as long as it is there, its network gets no GC. What was attached after GC was
-// called is left alone, and so are networks with disableGC. validPods is only read; a nil element is skipped, and an empty list means that no sandbox
-// is valid.
+// With [WithOwner], GC detaches what this owner attached, on whatever network.
+// Without, it detaches what runtimes without an owner attached, on networks that
+// are loaded: not what podcni recorded in another process that still runs, and of
+// what others recorded only what a CRI runtime attached
+// (K8S_POD_INFRA_CONTAINER_ID in CNI_ARGS is the sandbox's ID). It leaves networks
+// with disableGC alone, records that cannot be read, and sandboxes that an
+// operation was at work on when GC was called. It logs each attachment that it
+// detaches.
 //
-// While a network's plugins run GC, no ADD and no DEL runs on it. Until it falls
-// idle GC waits, and holds others back only for two seconds at a time. Everything
-// is tried; the error joins what failed: *PodError for a sandbox, *PluginError,
-// ErrBusy for what could not be had, ErrInvalidPod for an ID that is none.
-func (p *Plugin) GC(ctx context.Context, validPods []*PodNetwork) error {
-	end, err := p.begin()
-	if err != nil {
+// The plugins are told all attachments that are recorded, by whomever, and those
+// of validPods. While they run GC, no ADD and no DEL runs on their network. GC
+// waits for that, and holds others back for two seconds at a time.
+//
+// validPods is only read. A nil element is passed over. An empty list means that
+// no sandbox is valid. GC tries everything; the error joins what failed:
+// *PodError for a sandbox, *PluginError, ErrBusy for what others did not give
+// back before ctx ended, ErrInvalidPod for an ID that cannot be one.
+func (c *CNI) GC(ctx context.Context, validPods []*PodNetwork) error {
+	if err := c.closed(); err != nil {
 		return err
 	}
-	defer end()
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	began := time.Now()
-	valid := make(map[string]bool, len(validPods))
+	busy := c.locks.Busy() // first of all: what comes to its end from here on is too young
+	g := &collection{cni: c, valid: make(map[string]*PodNetwork, len(validPods)), busy: busy, stale: map[string][]journal.Key{}}
 	for _, pod := range validPods {
 		if pod == nil {
 			continue
 		}
-		if err := checkContainerID(pod.ID); err != nil {
-			return podError("keep", pod, invalidField(ErrInvalidPod, "ID", pod.ID, err))
+		if err := checkPod(pod, false); err != nil {
+			return podError("keep", pod, err)
 		}
-		valid[pod.ID] = true
+		g.valid[pod.ID] = pod
 	}
-	stale := staleRecords{}
-	return errors.Join(p.collect(ctx, began, valid, stale), p.gcNetworks(ctx, stale))
+	err := g.find(ctx)
+	errs := []error{err, g.collect(ctx), g.gcNetworks(ctx)}
+	errs = append(errs, recordError(c.journal.Sweep(ctx)))
+	return errors.Join(errs...)
 }
 
-// staleRecords are the records that GC found to be garbage when it began, by
-// file name, with the time of their set-up. What was attached later is not among
-// them, whatever clocks say.
-type staleRecords map[string]time.Time
-
-func (s staleRecords) has(rec *record) bool {
-	since, ok := s[rec.fileName()]
-	return ok && since.Equal(rec.Since)
+// collection is one GC.
+type collection struct {
+	cni   *CNI
+	valid map[string]*PodNetwork
+	busy  map[string]bool
+	// stale is what is to be detached, by sandbox.
+	stale map[string][]journal.Key
 }
 
-// garbage says whether GC may detach the recorded attachment.
-func (p *Plugin) garbage(rec *record, valid map[string]bool) bool {
-	if valid[rec.ContainerID] {
-		return false
-	}
-	loaded := p.snap.Load().byName[rec.Network]
-	mine := rec.Writer != (writerID{}) && rec.Owner == p.opts.owner
-	if !mine && (rec.Owner != "" || loaded == nil) {
-		return false
-	}
-	if loaded != nil {
-		return !loaded.disableGC
-	}
-	recorded, err := recordedNetwork(rec.Config)
-	return err != nil || !recorded.disableGC
-}
-
-// unreadableGarbage says whether GC may detach the attachment whose record cannot
-// be read, and which it is: by its name it must be one of a loaded network, no
-// reading of the name may be a valid sandbox's, and nobody may be writing it.
-func (p *Plugin) unreadableGarbage(b *RecordError, began time.Time, valid map[string]bool) (of recordSplit, ok bool) {
-	info, err := os.Lstat(b.Path)
-	if err != nil || info.ModTime().After(began) {
-		return recordSplit{}, false
-	}
-	byName := p.snap.Load().byName
-	found := 0
-	for _, split := range splitName(filepath.Base(b.Path), manySplits) {
-		if valid[split.id] {
-			return recordSplit{}, false
-		}
-		if loaded := byName[split.network]; loaded != nil && !loaded.disableGC {
-			of = split
-			found++
-		}
-	}
-	return of, found == 1
-}
-
-// collect detaches what is garbage, several sandboxes at a time, and notes it in
-// stale.
-func (p *Plugin) collect(ctx context.Context, began time.Time, valid map[string]bool, stale staleRecords) error {
-	recs, bad, allErr := p.records.all(ctx) // what could be read, beside an error
-	var ids []string
-	seen := map[string]bool{}
-	found := func(id string) {
-		if !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
-		}
-	}
-	for _, rec := range recs {
-		if p.garbage(rec, valid) {
-			stale[rec.fileName()] = rec.Since
-			found(rec.ContainerID)
-		}
-	}
+// find lists what is stale.
+func (g *collection) find(ctx context.Context) error {
+	c := g.cni
+	all, bad, err := c.allRecords(ctx)
 	for _, b := range bad {
-		if of, ok := p.unreadableGarbage(b, began, valid); ok {
-			found(of.id)
-		} else {
-			p.opts.log.Warn("a record cannot be read: GC leaves it", "record", b.Path, "err", b.Err)
-		}
+		c.opts.log.Warn("a record cannot be read: GC leaves it alone", "err", b)
 	}
+	for _, s := range all {
+		if g.valid[s.id] != nil || g.busy[s.id] {
+			continue
+		}
+		var keys []journal.Key
+		for _, a := range s.attachments {
+			if g.garbage(s, a) {
+				keys = append(keys, a.Key)
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		// A sandbox that another process is at work on is left alone.
+		lock, lockErr := c.locks.TrySandbox(s.id)
+		if lock == nil {
+			err = errors.Join(err, lockErr)
+			continue
+		}
+		lock.Release()
+		g.stale[s.id] = append(g.stale[s.id], keys...)
+	}
+	return err
+}
+
+// garbage reports whether GC may detach an attachment of a sandbox that is not
+// valid.
+func (g *collection) garbage(s *sandboxRecords, a journal.Attachment) bool {
+	c := g.cni
+	loaded := c.networks.Current().Network(a.Network)
+	switch {
+	case s.doubtful, loaded != nil && loaded.List.DisableGC:
+		return false
+	case s.journal == nil: // of another runtime
+		return c.opts.owner == "" && loaded != nil && madeByCRI(s.id, a.Args)
+	case s.journal.Owner != c.opts.owner:
+		return false
+	case c.opts.owner == "" && (loaded == nil || s.journal.Writer != c.self && s.journal.Writer.Alive()):
+		return false
+	case loaded != nil:
+		return true
+	}
+	list, err := confdir.ParseRecorded(a.Network, a.Config)
+	return err != nil || !list.DisableGC
+}
+
+// madeByCRI reports whether a CRI runtime made the attachment: it says so in
+// CNI_ARGS. Others share libcni's directory, such as podman.
+func madeByCRI(id string, args [][2]string) bool {
+	return slices.Contains(args, [2]string{"K8S_POD_INFRA_CONTAINER_ID", id})
+}
+
+// collect detaches what is stale, several sandboxes at a time.
+func (g *collection) collect(ctx context.Context) error {
+	ids := sortedKeys(g.stale)
 	errs := make([]error, len(ids))
 	var group errgroup.Group
 	group.SetLimit(gcSandboxes)
 	for i, id := range ids {
 		group.Go(func() error {
-			errs[i] = podError("collect", &PodNetwork{ID: id}, p.collectSandbox(ctx, id, began, valid, stale))
+			errs[i] = podError("collect", &PodNetwork{ID: id}, g.collectSandbox(ctx, id))
 			return nil
 		})
 	}
 	_ = group.Wait() // every error is in errs
-	return errors.Join(append(errs, allErr)...)
+	return errors.Join(errs...)
 }
 
-func (p *Plugin) collectSandbox(ctx context.Context, id string, began time.Time, valid map[string]bool, stale staleRecords) error {
-	wait, cancel := context.WithTimeout(ctx, gcPatience)
+func (g *collection) collectSandbox(ctx context.Context, id string) error {
+	c := g.cni
+	waiting, cancel := context.WithTimeout(ctx, gcSandbox)
 	defer cancel()
-	unlock, err := p.lockSandbox(wait, id, false)
+	lock, err := c.locks.Sandbox(waiting, id, false)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
-	defer unlock()
-	recs, bad, err := p.records.ofSandbox(id)
-	var garbage []*record
-	for _, rec := range recs {
-		if stale.has(rec) {
-			garbage = append(garbage, rec)
+	defer lock.Release()
+	j, err := c.journal.Read(id)
+	if err != nil {
+		return recordError(err)
+	}
+	turn := func(int) (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
+	list, errs := g.staleOf(ctx, j, id)
+	defer func() { closeAll(list) }()
+	for _, a := range list {
+		c.opts.log.Info("GC detaches a sandbox that is not valid", "sandbox", id, "network", a.Network, "interface", a.IfName)
+	}
+	if j == nil {
+		j = &journal.Journal{ContainerID: id, Owner: c.opts.owner}
+		errs = append(errs, c.adopt(j, list))
+	}
+	orphans := c.endOrphans(ctx, j)
+	return errors.Join(append(errs, orphans, c.detach(turn, lock, j, list, orphans != nil))...)
+}
+
+// staleOf makes those attachments of a sandbox ready that were found to be stale,
+// and still are there.
+func (g *collection) staleOf(ctx context.Context, j *journal.Journal, id string) (list []*attachment, errs []error) {
+	c := g.cni
+	take := func(a *attachment, err error) {
+		if err == nil {
+			list = append(list, a)
+		} else {
+			errs = append(errs, err)
 		}
 	}
-	errs := append(p.detachAll(ctx, garbage), err)
-	for _, b := range bad {
-		if of, ok := p.unreadableGarbage(b, began, valid); ok && of.id == id && of.network == b.network {
-			errs = append(errs, p.detachUnreadable(ctx, &PodNetwork{ID: id}, b))
+	if j != nil {
+		for _, rec := range j.Attachments {
+			if slices.Contains(g.stale[id], rec.Key) {
+				take(c.recorded(ctx, id, rec))
+			}
+		}
+		return list, errs
+	}
+	for _, key := range g.stale[id] {
+		kept, err := c.journal.Result(key.Network, id, key.IfName)
+		switch {
+		case err != nil:
+			errs = append(errs, recordError(err))
+		case kept != nil:
+			take(c.foreign(ctx, kept))
 		}
 	}
-	return errors.Join(errs...)
+	return list, errs
 }
 
 // gcNetworks sends GC to the plugins of every network that knows it.
-func (p *Plugin) gcNetworks(ctx context.Context, stale staleRecords) error {
-	networks := p.snap.Load().networks
+func (g *collection) gcNetworks(ctx context.Context) error {
+	networks := g.cni.networks.Current().Networks
 	errs := make([]error, len(networks))
 	var group errgroup.Group
 	group.SetLimit(gcNetworks)
-	for i, net := range networks {
-		if net.disableGC || !net.sinceVersion("1.1.0") {
+	for i, n := range networks {
+		if n.List.DisableGC || !since(n.List, "1.1.0") {
 			continue
 		}
 		group.Go(func() error {
-			errs[i] = p.gcNetwork(ctx, net, stale)
+			errs[i] = g.gcNetwork(ctx, n)
 			return nil
 		})
 	}
@@ -192,46 +228,63 @@ func (p *Plugin) gcNetworks(ctx context.Context, stale staleRecords) error {
 	return errors.Join(errs...)
 }
 
-func (p *Plugin) gcNetwork(ctx context.Context, net *network, stale staleRecords) error {
-	release, err := p.gates.exclude(ctx, net.name, gcPatience)
+func (g *collection) gcNetwork(ctx context.Context, n *confdir.Network) error {
+	c := g.cni
+	release, err := c.locks.Network(ctx, n.List.Name)
 	if err != nil {
-		return fmt.Errorf("collect garbage of network %q: %w", net.name, err)
+		return fmt.Errorf("GC of network %q: %w", n.List.Name, err)
 	}
 	defer release()
-	// Listed only now: with the network idle, every attachment that counts is
-	// recorded.
-	recs, bad, err := p.records.all(ctx)
+	valid, err := g.validOn(ctx, n)
 	if err != nil {
-		return err
+		return fmt.Errorf("network %q gets no GC, because not all of its attachments are known: %w", n.List.Name, err)
+	}
+	return c.gcPlugins(ctx, n.List, valid)
+}
+
+// validOn lists the attachments of a network that the plugins must keep. The
+// caller has the network for itself, so that each one is recorded.
+func (g *collection) validOn(ctx context.Context, n *confdir.Network) ([]types.GCAttachment, error) {
+	c, name := g.cni, n.List.Name
+	valid := []types.GCAttachment{}
+	seen := make(map[types.GCAttachment]bool)
+	add := func(id, ifName string) {
+		a := types.GCAttachment{ContainerID: id, IfName: ifName}
+		if !seen[a] && !slices.Contains(g.stale[id], journal.Key{Network: name, IfName: ifName}) {
+			seen[a], valid = true, append(valid, a)
+		}
+	}
+	all, bad, err := c.allRecords(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for _, b := range bad {
-		if strings.HasPrefix(filepath.Base(b.Path), net.name+"-") {
-			return fmt.Errorf("network %q gets no GC: its attachments cannot all be told: %w", net.name, b)
+		if filepath.Dir(b.Path) == c.journal.ResultsDir() && strings.HasPrefix(filepath.Base(b.Path), name+"-") {
+			return nil, b
 		}
 	}
-	attachments := []types.GCAttachment{}
-	for _, rec := range recs {
-		if rec.Network == net.name && !stale.has(rec) {
-			attachments = append(attachments, types.GCAttachment{ContainerID: rec.ContainerID, IfName: rec.IfName})
+	for _, s := range all {
+		for _, a := range s.attachments {
+			if a.Network == name {
+				add(s.id, a.IfName)
+			}
 		}
 	}
-	list, err := json.Marshal(attachments)
-	if err != nil {
-		return err
+	for _, id := range sortedKeys(g.valid) {
+		pod := g.valid[id]
+		wanted := pod.Networks
+		if def := c.networks.Current().Default; len(wanted) == 0 && def != nil {
+			wanted = []NetAttachment{{Name: def.List.Name}}
+		}
+		names, err := ifNames(c.opts.ifPrefix, wanted, nil)
+		if err != nil {
+			return nil, err
+		}
+		for i, want := range wanted {
+			if want.Name == name {
+				add(id, names[i])
+			}
+		}
 	}
-	extra := map[string]json.RawMessage{
-		"cni.dev/valid-attachments": list,
-		"cni.dev/attachments":       list, // what the specification called it at first, and libcni sends too
-	}
-	env := p.run.environ(verbGC, "", "", "", "")
-	errs := make([]error, len(net.plugins))
-	for i := range net.plugins {
-		c := &net.plugins[i]
-		stdin := c.stdin(nil, nil, extra)
-		errs[i] = p.retry(ctx, func(int) error {
-			_, _, err := p.runPlugin(ctx, verbGC, net, c, nil, env, stdin)
-			return err
-		})
-	}
-	return errors.Join(errs...)
+	return valid, nil
 }

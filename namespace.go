@@ -1,62 +1,45 @@
 package podcni
 
 import (
-	"fmt"
-	"io/fs"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
+
+	"github.com/podcni/podcni/internal/netns"
 )
 
-// DefaultNetNSDir is where [NewNetNS] pins namespaces unless told otherwise:
-// the directory of `ip netns`.
-const DefaultNetNSDir = "/run/netns"
+// DefaultNetNSDir is where [NewNetNS] pins namespaces unless told otherwise: the
+// directory of `ip netns`.
+const DefaultNetNSDir = netns.DefaultDir
 
-// NetNSID tells one network namespace from another.
+// NetNSID identifies a network namespace. The zero value identifies none.
 type NetNSID struct {
-	// Dev and Ino are the device and inode of the namespace. Inodes are used
-	// again once a namespace is gone, so that alone they are no proof.
+	// Dev and Ino are the device and inode of the namespace. The kernel uses
+	// inodes again when a namespace is gone.
 	Dev uint64 `json:"dev,omitempty"`
 	Ino uint64 `json:"ino,omitempty"`
-	// BootID is the kernel's boot ID: nothing of an earlier boot is alive.
+	// BootID identifies the boot: nothing of an earlier boot is alive.
 	BootID string `json:"bootID,omitempty"`
-	// Cookie is the kernel's own number of the namespace, never used again
-	// before a reboot; 0 where the kernel has none (before Linux 5.14).
+	// Cookie is the kernel's own number of the namespace. It is not used again
+	// before a reboot. It is 0 where the namespace may not be entered, and before
+	// Linux 5.14.
 	Cookie uint64 `json:"cookie,omitempty"`
 }
 
-// IsZero says that nothing is known of the namespace: it was never identified,
-// or the platform has no identities.
+// IsZero reports whether a identifies nothing.
 func (a NetNSID) IsZero() bool { return a == NetNSID{} }
 
-// Same says whether a and b are one namespace. The boot IDs must be equal.
-// Then the cookies decide if both have one, and otherwise device and inode,
-// which a later namespace may have inherited. Two zero values are the same; a
-// zero value and another are not.
-func (a NetNSID) Same(b NetNSID) bool {
-	if a.BootID != b.BootID {
-		return false
-	}
-	if a.Cookie != 0 && b.Cookie != 0 {
-		return a.Cookie == b.Cookie
-	}
-	return a.Dev == b.Dev && a.Ino == b.Ino
-}
+// Same reports whether a and b identify one namespace. They must be of one boot.
+// Then the cookies decide if both have one. Otherwise device and inode decide,
+// which a later namespace may have inherited. Two zero values are the same.
+func (a NetNSID) Same(b NetNSID) bool { return netns.ID(a).Same(netns.ID(b)) }
 
-// NetNS is an open network namespace. It stays alive while it is open, also
-// when its path is removed. Make one with [NewNetNS] or [OpenNetNS], and Close
-// it. It is safe for concurrent use.
+// NetNS is an open network namespace. It stays alive while it is open, also when
+// its path is removed. Make one with [NewNetNS] or [OpenNetNS], and Close it. It
+// is safe for concurrent use.
 //
 // Network namespaces are Linux's. Elsewhere NewNetNS and OpenNetNS return
-// [ErrUnsupported]: FreeBSD's jails and Windows' compartments are names that
-// plugins are handed as they are, with nothing to open.
-type NetNS struct {
-	path string
-	id   NetNSID
-	file *os.File
-}
+// [ErrUnsupported]: plugins get the names of FreeBSD's jails and Windows'
+// compartments as they are, and there is nothing to open.
+type NetNS struct{ ns *netns.NS }
 
 // InterfaceInfo is an interface as the kernel sees it.
 type InterfaceInfo struct {
@@ -65,7 +48,7 @@ type InterfaceInfo struct {
 	Index int    `json:"index"`
 	// MTU is in bytes.
 	MTU int `json:"mtu"`
-	// MAC is the hardware address, in lower case with colons; empty for an
+	// MAC is the hardware address, in lower case with colons. It is empty for an
 	// interface that has none, such as lo.
 	MAC string `json:"mac,omitempty"`
 	// Up says that the interface is administratively up.
@@ -75,74 +58,68 @@ type InterfaceInfo struct {
 	Addrs []netip.Prefix `json:"addrs,omitempty"`
 }
 
-// Path is the absolute path that the namespace was made or opened at.
-func (n *NetNS) Path() string { return n.path }
+// NewNetNS makes a network namespace and pins it at dir/name by a bind mount, so
+// that it outlives the process. An empty dir is [DefaultNetNSDir], where `ip
+// netns` finds it. The directory is created, with mode 0755, if it is missing.
+// Nothing in the namespace is up, not even lo: see [NetNS.LoopbackUp].
+//
+// The name is a letter or digit, then letters, digits, '_', '.' and '-', at most
+// 255 bytes, and dir is absolute; otherwise the error wraps [fs.ErrInvalid]. It
+// wraps [fs.ErrExist] when there is something of that name already. Making
+// namespaces takes CAP_SYS_ADMIN in the user namespace.
+func NewNetNS(dir, name string) (*NetNS, error) { return openedNetNS(netns.Create(dir, name)) }
 
-// ID is the namespace's identity, taken when it was opened. It has no cookie
-// where the namespace may not be entered. ID works after Close, too.
-func (n *NetNS) ID() NetNSID { return n.id }
+// OpenNetNS opens the network namespace at a path: a pin, or a link such as
+// /proc/PID/ns/net. A relative path is taken from the working directory.
+//
+// The error wraps [ErrNetNS] when the path leads to no network namespace, and also
+// [fs.ErrNotExist] when it leads to nothing. What is there and is no namespace is
+// not opened. Other errors are the system's. Opening takes no privilege; where the
+// namespace may not be entered, its ID lacks the cookie.
+func OpenNetNS(path string) (*NetNS, error) { return openedNetNS(netns.Open(path)) }
 
-// Close closes the namespace. A pin stays, and with it the namespace: see
-// [NetNS.Remove]. Operations under way end undisturbed; later ones return
+func openedNetNS(ns *netns.NS, err error) (*NetNS, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &NetNS{ns}, nil
+}
+
+// Path returns the absolute path that the namespace was made or opened at.
+func (n *NetNS) Path() string { return n.ns.Path() }
+
+// ID returns the namespace's identity, taken when it was opened. It works after
+// Close, too.
+func (n *NetNS) ID() NetNSID { return NetNSID(n.ns.ID()) }
+
+// Close closes the namespace. A pin stays, and keeps the namespace alive: see
+// [NetNS.Remove]. Calls under way end undisturbed. Later ones return
 // [os.ErrClosed]. A second Close does nothing.
-func (n *NetNS) Close() error {
-	// The only error of closing a file that is never written is that it is
-	// closed already.
-	_ = n.file.Close()
-	return nil
+func (n *NetNS) Close() error { return n.ns.Close() }
+
+// Do runs fn in the namespace and returns its error. fn runs in a goroutine of its
+// own, locked to its thread, while Do blocks. Goroutines that fn starts are not in
+// the namespace. A panic in fn goes on in Do's caller, and so does runtime.Goexit.
+//
+// However fn ends, its thread goes back to where it was, or ends: no other
+// goroutine runs in the namespace. fn must not unlock its thread. Entering takes
+// CAP_SYS_ADMIN in the namespace's user namespace and in the caller's.
+func (n *NetNS) Do(fn func() error) error { return n.ns.Do(fn) }
+
+// LoopbackUp brings lo up, which gives it its addresses.
+func (n *NetNS) LoopbackUp() error { return n.ns.LoopbackUp() }
+
+// Interface reads an interface of the namespace. The error wraps [fs.ErrNotExist]
+// when there is none of that name.
+func (n *NetNS) Interface(name string) (InterfaceInfo, error) {
+	info, err := n.ns.Interface(name)
+	return InterfaceInfo(info), err
 }
 
-// longestNetNSName is what file systems take.
-const longestNetNSName = 255
-
-// checkNetNSName takes only what is one ordinary name of a file, and spares
-// shells and logs the rest.
-func checkNetNSName(name string) error {
-	bad := func(why string) error {
-		return fmt.Errorf("name of a network namespace %.128q: %s: %w", name, why, fs.ErrInvalid)
-	}
-	if name == "" || len(name) > longestNetNSName {
-		return bad("it must have 1 to 255 bytes")
-	}
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case i > 0 && strings.IndexByte("_.-", c) >= 0:
-		default:
-			return bad("it must be a letter or digit, then letters, digits, '_', '.' and '-'")
-		}
-	}
-	return nil
-}
-
-// netNSDir is the directory to pin namespaces in.
-func netNSDir(dir string) (string, error) {
-	if dir == "" {
-		return DefaultNetNSDir, nil
-	}
-	if err := checkDir(dir); err != nil {
-		return "", fmt.Errorf("directory of network namespaces %.128q: %w: %w", dir, err, fs.ErrInvalid)
-	}
-	return filepath.Clean(dir), nil
-}
-
-// prefixOf makes a prefix of an address with its mask, host bits kept. It is
-// not valid when ipNet is not.
-func prefixOf(ipNet *net.IPNet) netip.Prefix {
-	addr, ok := netip.AddrFromSlice(ipNet.IP)
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr = addr.Unmap()
-	ones, bits := ipNet.Mask.Size()
-	if bits > addr.BitLen() {
-		// An IPv4 mask may be written as the tail of an IPv6 one.
-		ones -= bits - addr.BitLen()
-		bits = addr.BitLen()
-	}
-	if bits != addr.BitLen() || ones < 0 {
-		return netip.Prefix{}
-	}
-	return netip.PrefixFrom(addr, ones)
-}
+// Remove takes the pin away and closes the namespace, which ends when nothing else
+// holds it. A pin that is gone already is no error, so that Remove may be
+// repeated. After an error the namespace is still open.
+//
+// Only a pin of this very namespace is removed: otherwise the error wraps
+// [ErrNetNS].
+func (n *NetNS) Remove() error { return n.ns.Remove() }

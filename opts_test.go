@@ -1,156 +1,170 @@
-package podcni_test
+package podcni
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/podcni/podcni"
-	"github.com/podcni/podcni/testutils"
+	"github.com/podcni/podcni/internal/spec"
 )
 
-func TestNewRefusesOptions(t *testing.T) {
+// comparable takes out of options what cannot be compared.
+func comparableOptions(t *testing.T, opts ...Option) options {
+	t.Helper()
+	o, err := newOptions(opts)
+	require.NoError(t, err)
+	require.NotNil(t, o.log)
+	o.log = nil
+	return *o
+}
+
+func TestDefaults(t *testing.T) {
 	t.Parallel()
-	huge := strings.Repeat("a", 10<<10)
-	for _, tc := range []struct {
-		name, field string
-		opt         podcni.Option
-	}{
-		{"relative configuration directory", "WithConfDir", podcni.WithConfDir("net.d")},
-		{"no configuration directory", "WithConfDir", podcni.WithConfDir("")},
-		{"NUL in a path", "WithConfDir", podcni.WithConfDir("/a\x00b")},
-		{"no binary directory", "WithBinDirs", podcni.WithBinDirs()},
-		{"relative binary directory", "WithBinDirs", podcni.WithBinDirs(t.TempDir(), "bin")},
-		{"relative cache directory", "WithCacheDir", podcni.WithCacheDir("cache")},
-		{"default network that can be none", "WithDefaultNetwork", podcni.WithDefaultNetwork("../net")},
-		{"huge default network", "WithDefaultNetwork", podcni.WithDefaultNetwork(huge)},
-		{"prefix without room for a number", "WithInterfacePrefix", podcni.WithInterfacePrefix("abcdefghijklm")},
-		{"prefix that is no interface's", "WithInterfacePrefix", podcni.WithInterfacePrefix("a/b")},
-		{"huge prefix", "WithInterfacePrefix", podcni.WithInterfacePrefix(huge)},
-		{"unknown verb", "WithPluginTimeout", podcni.WithPluginTimeout("add", time.Second)},
-		{"negative time limit", "WithPluginTimeout", podcni.WithPluginTimeout("ADD", -1)},
-		{"negative grace", "WithTeardownGrace", podcni.WithTeardownGrace(-1)},
-		{"negative bound", "WithMaxConcurrent", podcni.WithMaxConcurrent(-1)},
-		{"negative retries", "WithRetry", podcni.WithRetry(-1)},
-		{"NUL in the owner", "WithOwner", podcni.WithOwner("a\x00")},
-		{"NUL in the environment", "WithPluginEnv", podcni.WithPluginEnv("A=\x00")},
-		{"nameless variable", "WithPluginEnv", podcni.WithPluginEnv("PATH", "=x")},
-		{"empty variable", "WithPluginEnv", podcni.WithPluginEnv("")},
+	o := comparableOptions(t)
+	require.Equal(t, options{
+		confDir: DefaultConfDir, binDirs: []string{DefaultBinDir}, cacheDir: DefaultCacheDir,
+		watch: true, ifPrefix: "eth", grace: 30 * time.Second, maxAttempts: 5,
+		pluginEnv: defaultPluginEnv(),
+		timeouts: map[string]time.Duration{
+			"ADD": 2 * time.Minute, "DEL": 2 * time.Minute, "GC": 2 * time.Minute,
+			"CHECK": 10 * time.Second, "STATUS": 10 * time.Second, "VERSION": 10 * time.Second,
+		},
+	}, o)
+	require.Subset(t, o.pluginEnv, []string{"PATH", "HOME", "TMPDIR"})
+	require.Equal(t, 10*time.Second, o.probeTimeout())
+}
+
+// The zero value of each argument means the default, also after another value.
+func TestZeroMeansTheDefault(t *testing.T) {
+	t.Parallel()
+	want := comparableOptions(t)
+	for name, pair := range map[string][2]Option{
+		"WithConfDir":         {WithConfDir("/a"), WithConfDir("")},
+		"WithBinDirs":         {WithBinDirs("/a"), WithBinDirs([]string{}...)},
+		"WithCacheDir":        {WithCacheDir("/a"), WithCacheDir("")},
+		"WithDefaultNetwork":  {WithDefaultNetwork("a"), WithDefaultNetwork("")},
+		"WithInterfacePrefix": {WithInterfacePrefix("net"), WithInterfacePrefix("")},
+		"WithPluginTimeout":   {WithPluginTimeout(VerbAdd, time.Second), WithPluginTimeout(VerbAdd, 0)},
+		"WithTeardownGrace":   {WithTeardownGrace(time.Second), WithTeardownGrace(0)},
+		"WithMaxConcurrent":   {WithMaxConcurrent(1), WithMaxConcurrent(0)},
+		"WithMaxAttempts":     {WithMaxAttempts(1), WithMaxAttempts(0)},
+		"WithOwner":           {WithOwner("a"), WithOwner("")},
+		"WithPluginEnv":       {WithPluginEnv("A=b"), WithPluginEnv([]string{}...)},
+		"WithExec":            {WithExec(&fakeExec{}), WithExec(nil)},
+		"WithLogger":          {WithLogger(slog.Default()), WithLogger(nil)},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := podcni.New(podcni.WithConfDir(t.TempDir()), tc.opt)
-			require.Nil(t, p)
-			require.ErrorIs(t, err, podcni.ErrInvalidOption)
-			require.NotErrorIs(t, err, podcni.ErrInvalidPod)
-			var bad *podcni.FieldError
-			require.ErrorAs(t, err, &bad)
-			require.Equal(t, tc.field, bad.Field)
-			require.Less(t, len(err.Error()), 1000)
+			if name != "WithLogger" { // comparableOptions takes it out
+				require.NotEqual(t, want, comparableOptions(t, pair[0]))
+			}
+			require.Equal(t, want, comparableOptions(t, pair[1]))
+			require.Equal(t, want, comparableOptions(t, pair[0], pair[1]), "the last one counts")
+			o, err := newOptions([]Option{pair[0], pair[1]})
+			require.NoError(t, err)
+			require.False(t, o.log.Enabled(t.Context(), slog.LevelError), "by default nothing is logged")
 		})
 	}
 }
 
-// Options only record: their order does not matter, the last of two equal ones
-// wins, nil is none, and what the caller does with its slices afterwards changes
-// nothing.
-func TestOptionsRecord(t *testing.T) {
+func TestEmptyTemplateIsNone(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, "a", "b")
-	dirs := []string{n.bin.Path()}
-	conf := []byte(testutils.List("mine", "1.1.0", "a"))
-	opts := []podcni.Option{
-		podcni.WithDefaultNetwork("a"),
-		nil,
-		podcni.WithConfList(conf),
-		podcni.WithBinDirs(dirs...),
-		podcni.WithCacheDir(n.cache),
-		podcni.WithConfDir(t.TempDir()),
-		podcni.WithDefaultNetwork("b"),
-		podcni.WithConfDir(n.conf.Path()),
-		podcni.WithLogger(nil),
-		podcni.WithExec(nil),
+	require.Equal(t, comparableOptions(t), comparableOptions(t, WithConfTemplate("")))
+	require.NoError(t, (&fakeExec{}).open(t, WithConfTemplate("")).UpdatePodCIDRs(t.Context(), nil))
+}
+
+func TestNoLimit(t *testing.T) {
+	t.Parallel()
+	var opts []Option
+	for _, verb := range []string{VerbAdd, VerbDel, VerbCheck, VerbGC, VerbStatus, VerbVersion} {
+		require.True(t, spec.IsVerb(verb))
+		opts = append(opts, WithPluginTimeout(verb, NoLimit))
 	}
-	dirs[0] = "lost"
-	clear(conf)
-	// Twice: applying an option must not use it up.
-	for range 2 {
-		p, err := podcni.New(opts...)
-		require.NoError(t, err)
-		var names []string
-		for _, net := range p.Networks() {
-			names = append(names, net.Name)
-		}
-		require.ElementsMatch(t, []string{"mine", "a", "b"}, names)
-		require.Equal(t, "b", p.GetDefaultNetworkName())
-		require.Empty(t, p.Rejected())
-		require.NoError(t, p.Shutdown())
+	o := comparableOptions(t, append(opts, WithTeardownGrace(NoLimit), WithMaxConcurrent(NoLimit), WithMaxAttempts(NoLimit))...)
+	require.Len(t, o.timeouts, 6)
+	for verb, limit := range o.timeouts {
+		require.Zero(t, limit, verb, "the runner takes 0 for no limit")
 	}
+	require.Equal(t, 10*time.Second, o.probeTimeout(), "New has to return")
+	require.Equal(t, math.MaxInt, o.maxAttempts)
+	require.Greater(t, o.grace, 100*365*24*time.Hour)
 }
 
-// New reads; it makes nothing.
-func TestNewCreatesNothing(t *testing.T) {
+// The end of the caller's context does not end what must be done. Without a limit
+// nothing but the end of the work does.
+func TestOutlast(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	p, err := podcni.New(
-		podcni.WithConfDir(filepath.Join(dir, "net.d")),
-		podcni.WithBinDirs(filepath.Join(dir, "bin")),
-		podcni.WithCacheDir(filepath.Join(dir, "cache")),
-	)
-	require.NoError(t, err)
-	require.ErrorIs(t, p.Status(), podcni.ErrNotReady)
-	_, err = p.Attachments(t.Context())
-	require.NoError(t, err)
-	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
-	require.NoError(t, p.GC(t.Context(), nil))
-	require.NoError(t, p.Shutdown())
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Empty(t, entries)
-}
-
-func TestWithInterfacePrefix(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, "a")
-	p := n.open(podcni.WithInterfacePrefix("net"))
-	pod := n.pod("sandbox", "a", "a")
-	results, err := p.SetUpPod(pod)
-	require.NoError(t, err)
-	require.Equal(t, "net0", results[0].Ifname)
-	require.Equal(t, "net1", results[1].Ifname)
-	require.NoError(t, p.TearDownPod(pod))
-}
-
-// With a bound of one, no two plugins run at the same time, whatever pods and
-// verbs they run for.
-func TestWithMaxConcurrent(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, "a", "b")
-	p := n.open(podcni.WithMaxConcurrent(1))
-	errs := make(chan error)
-	pods := []podcni.PodNetwork{n.pod("s0", "a"), n.pod("s1", "b"), n.pod("s2", "a", "b"), n.pod("s3", "b", "a")}
-	for _, pod := range pods {
-		go func() {
-			_, err := p.SetUpPod(pod)
-			if err == nil {
-				err = p.TearDownPod(pod)
+	for name, tc := range map[string]struct {
+		grace time.Duration
+		ends  bool
+	}{
+		"no limit":    {comparableOptions(t, WithTeardownGrace(NoLimit)).grace, false},
+		"almost none": {time.Nanosecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cause := errors.New("cause")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			out, stop := outlast(ctx, tc.grace)
+			require.NoError(t, out.Err())
+			cancel(cause)
+			if tc.ends {
+				<-out.Done()
+				require.ErrorIs(t, context.Cause(out), context.DeadlineExceeded)
+				require.ErrorIs(t, context.Cause(out), cause)
+			} else {
+				require.NoError(t, out.Err())
 			}
-			errs <- err
-		}()
+			stop()
+			require.Error(t, out.Err())
+		})
 	}
-	for range pods {
-		require.NoError(t, <-errs)
+}
+
+// The order of different options does not matter.
+func TestOrderOfOptions(t *testing.T) {
+	t.Parallel()
+	opts := []Option{
+		WithConfDir("/conf"), WithBinDirs("/bin1", "/bin2"), WithCacheDir("/cache"), WithDefaultNetwork("net"),
+		WithConfTemplate("x"), WithoutWatch(), WithInterfacePrefix("p"), WithPluginTimeout(VerbAdd, 1), WithPluginTimeout(VerbDel, 2),
+		WithTeardownGrace(3), WithMaxConcurrent(4), WithMaxAttempts(5), WithCheckOnGetStatus(), WithParallelAttach(),
+		WithStrictCapabilities(), WithOwner("me"), WithPluginEnv("A", "B*", "C=d"), WithFsync(), WithStrictPermissions(),
 	}
-	calls := n.calls()
-	require.Len(t, calls, 12)
-	for i, call := range calls {
-		require.NotZero(t, call.EndSeq)
-		if i > 0 {
-			require.Less(t, calls[i-1].EndSeq, call.Seq)
-		}
+	want := comparableOptions(t, opts...)
+	slices.Reverse(opts)
+	require.Equal(t, want, comparableOptions(t, opts...))
+	require.Equal(t, options{
+		confDir: "/conf", binDirs: []string{"/bin1", "/bin2"}, cacheDir: "/cache", defaultNetwork: "net",
+		confTemplate: "x", hasTemplate: true, ifPrefix: "p", grace: 3, maxConcurrent: 4, maxAttempts: 5,
+		checkStatus: true, parallelAttach: true, strictCapabilities: true, owner: "me",
+		pluginEnv: []string{"A", "B*", "C=d"}, fsync: true, strict: true,
+		timeouts: map[string]time.Duration{
+			"ADD": 1, "DEL": 2, "GC": 2 * time.Minute,
+			"CHECK": 10 * time.Second, "STATUS": 10 * time.Second, "VERSION": 10 * time.Second,
+		},
+	}, want)
+}
+
+func TestDirectoriesAreChecked(t *testing.T) {
+	t.Parallel()
+	for name, opt := range map[string]Option{
+		"WithConfDir":   WithConfDir("/a\nb"),
+		"WithBinDirs":   WithBinDirs("/a", "/a\xff"),
+		"WithCacheDir":  WithCacheDir("/a\x7f"),
+		"WithOwner":     WithOwner("a\nb"),
+		"WithPluginEnv": WithPluginEnv("A=\x00"),
+	} {
+		_, err := newOptions([]Option{opt})
+		require.ErrorIs(t, err, ErrInvalidOption)
+		var bad *FieldError
+		require.ErrorAs(t, err, &bad)
+		require.Equal(t, name, bad.Field)
+		require.NotContains(t, err.Error(), "\n")
 	}
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types020 "github.com/containernetworking/cni/pkg/types/020"
 	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/podcni/podcni/internal/netns"
 )
 
 // PodResult is what attaching a pod gave, over all its networks. Everything is
@@ -84,14 +87,14 @@ type Route struct {
 	Scope *int `json:"scope,omitempty"`
 }
 
-// ReadResults reads what SetUpPod or GetPodNetworkStatus answered. It takes
+// MergeResults puts together what SetUpPod or GetPodNetworkStatus returned. It takes
 // results of every version of the specification, and also ones that break it:
 // an address that names no interface, or one that is not there, belongs to the
 // attachment's own; what is null or is no address is left out.
 //
-// An error comes only of a [types.Result] that is not of libcni and cannot be
-// converted. It wraps [ErrVersion] or [ErrBadOutput]; the rest is still read.
-func ReadResults(results []NetResult) (PodResult, error) {
+// The error wraps [ErrVersion]. It is about a [types.Result] that is not libcni's.
+// The rest is still read.
+func MergeResults(results []NetResult) (PodResult, error) {
 	r := resultReader{addrs: map[netip.Addr]struct{}{}, dns: map[dnsEntry]struct{}{}}
 	var errs []error
 	for _, result := range results {
@@ -141,6 +144,7 @@ type resultReader struct {
 	network, ifName string
 	interfaces      []Interface
 	sandboxed       bool // an interface says that it is in the pod
+	own             *int // the attachment's own interface, once it was looked for
 }
 
 // dnsEntry is an entry of one of the lists of a DNS configuration.
@@ -151,7 +155,7 @@ type dnsEntry struct{ list, entry string }
 // to a result that lacks its version.
 func (r *resultReader) read(result NetResult) error {
 	r.network, r.ifName = result.Name, result.Ifname
-	r.interfaces, r.sandboxed = nil, false
+	r.interfaces, r.sandboxed, r.own = nil, false, nil
 	switch res := result.Result.(type) {
 	case nil:
 	case *types020.Result:
@@ -167,14 +171,7 @@ func (r *resultReader) read(result NetResult) error {
 			r.read100(res)
 		}
 	default:
-		current, err := convertResult(res, types100.ImplementedSpecVersion)
-		if err != nil {
-			return err
-		}
-		if _, ok := current.(*types100.Result); !ok {
-			return fmt.Errorf("%w: %T", ErrVersion, current)
-		}
-		return r.read(NetResult{NetAttachment: result.NetAttachment, Result: current})
+		return fmt.Errorf("%w: %T is not a type of libcni", ErrVersion, res)
 	}
 	for _, ifc := range r.interfaces {
 		if ifc.Name != "" {
@@ -243,7 +240,7 @@ func (r *resultReader) addInterface(ifc types100.Interface) {
 
 // addIP comes after all of a result's interfaces.
 func (r *resultReader) addIP(address net.IPNet, gateway net.IP, index *int) {
-	ip := IP{Network: r.network, Interface: r.ifName, Address: prefixOf(&address), Gateway: addrOf(gateway)}
+	ip := IP{Network: r.network, Interface: r.ifName, Address: netns.PrefixOf(&address), Gateway: addrOf(gateway)}
 	if !ip.Address.IsValid() {
 		return
 	}
@@ -270,12 +267,16 @@ func (r *resultReader) owner(index *int) *Interface {
 	if index != nil && *index >= 0 && *index < len(r.interfaces) && r.interfaces[*index].Name != "" {
 		return &r.interfaces[*index]
 	}
-	for i := range r.interfaces {
-		if ifc := &r.interfaces[i]; ifc.Name != "" && ifc.Name == r.ifName && r.inPod(ifc) {
-			return ifc
-		}
+	if r.own == nil {
+		own := slices.IndexFunc(r.interfaces, func(ifc Interface) bool {
+			return ifc.Name != "" && ifc.Name == r.ifName && r.inPod(&ifc)
+		})
+		r.own = &own
 	}
-	return nil
+	if *r.own < 0 {
+		return nil
+	}
+	return &r.interfaces[*r.own]
 }
 
 // inPod says whether an interface is the pod's. A plugin that marks none as
@@ -288,7 +289,7 @@ func (r *resultReader) addRoute(route *types.Route) {
 	if route == nil {
 		return
 	}
-	dst := prefixOf(&route.Dst)
+	dst := netns.PrefixOf(&route.Dst)
 	if !dst.IsValid() {
 		return
 	}

@@ -2,7 +2,7 @@ package podcni_test
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -33,9 +33,9 @@ func prefixes(ips []podcni.IP) []string {
 	return texts
 }
 
-func TestReadResults(t *testing.T) {
+func TestMergeResults(t *testing.T) {
 	t.Parallel()
-	pod, err := podcni.ReadResults([]podcni.NetResult{
+	pod, err := podcni.MergeResults([]podcni.NetResult{
 		result(t, "first", "eth0", `{"cniVersion":"1.1.0",
 			"interfaces":[
 				{"name":"cni0","mac":"aa:aa:aa:aa:aa:aa"},
@@ -97,7 +97,7 @@ func TestReadResults(t *testing.T) {
 	}, pod.DNS)
 }
 
-func TestReadResultsDecidesWhoseAnAddressIs(t *testing.T) {
+func TestMergeResultsDecidesWhoseAnAddressIs(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		result string
@@ -143,7 +143,7 @@ func TestReadResultsDecidesWhoseAnAddressIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pod, err := podcni.ReadResults([]podcni.NetResult{result(t, "net", "eth0", tt.result)})
+			pod, err := podcni.MergeResults([]podcni.NetResult{result(t, "net", "eth0", tt.result)})
 			require.NoError(t, err)
 			require.Equal(t, tt.pod, prefixes(pod.IPs))
 			var inner []string
@@ -157,9 +157,9 @@ func TestReadResultsDecidesWhoseAnAddressIs(t *testing.T) {
 	}
 }
 
-func TestReadResultsOfNothing(t *testing.T) {
+func TestMergeResultsOfNothing(t *testing.T) {
 	t.Parallel()
-	pod, err := podcni.ReadResults([]podcni.NetResult{
+	pod, err := podcni.MergeResults([]podcni.NetResult{
 		{},
 		{Result: (*types020.Result)(nil)},
 		{Result: (*types040.Result)(nil)},
@@ -185,9 +185,9 @@ func TestReadResultsOfNothing(t *testing.T) {
 	require.Equal(t, "{}", string(text))
 }
 
-func TestReadResultsTakesAMaskInEitherLength(t *testing.T) {
+func TestMergeResultsTakesAMaskInEitherLength(t *testing.T) {
 	t.Parallel()
-	pod, err := podcni.ReadResults([]podcni.NetResult{{Result: &types100.Result{IPs: []*types100.IPConfig{
+	pod, err := podcni.MergeResults([]podcni.NetResult{{Result: &types100.Result{IPs: []*types100.IPConfig{
 		{Address: net.IPNet{IP: net.IPv4(10, 0, 0, 5), Mask: net.CIDRMask(24, 32)}},
 		{Address: net.IPNet{IP: net.IPv4(10, 0, 0, 6).To4(), Mask: net.CIDRMask(120, 128)}},
 	}}}})
@@ -196,35 +196,99 @@ func TestReadResultsTakesAMaskInEitherLength(t *testing.T) {
 }
 
 // foreign is a result that is not of libcni's types.
-type foreign struct{ to func() (types.Result, error) }
+type foreign struct{ version string }
 
-func (foreign) Version() string                             { return "9.9.9" }
-func (f foreign) GetAsVersion(string) (types.Result, error) { return f.to() }
-func (foreign) Print() error                                { return nil }
-func (foreign) PrintTo(io.Writer) error                     { return nil }
-func foreignResult(to func() (types.Result, error)) podcni.NetResult {
-	return podcni.NetResult{NetAttachment: podcni.NetAttachment{Name: "net", Ifname: "eth0"}, Result: foreign{to}}
-}
+func (f foreign) Version() string                         { return f.version }
+func (foreign) GetAsVersion(string) (types.Result, error) { return nil, nil }
+func (foreign) Print() error                              { return nil }
+func (foreign) PrintTo(io.Writer) error                   { return nil }
 
-func TestReadResultsOfForeignTypes(t *testing.T) {
-	t.Parallel()
-	good := &types100.Result{IPs: []*types100.IPConfig{
-		{Address: net.IPNet{IP: net.IPv4(10, 0, 0, 5), Mask: net.CIDRMask(24, 32)}},
-	}}
-	errNo := errors.New("no")
-	pod, err := podcni.ReadResults([]podcni.NetResult{
-		foreignResult(func() (types.Result, error) { return nil, errNo }),
-		foreignResult(func() (types.Result, error) { return nil, nil }),
-		foreignResult(func() (types.Result, error) { panic("converter") }),
-		foreignResult(func() (types.Result, error) { return good, nil }),
+func mergeForeign(version string) (podcni.PodResult, error) {
+	return podcni.MergeResults([]podcni.NetResult{
+		{NetAttachment: podcni.NetAttachment{Name: "odd", Ifname: "eth0"}, Result: foreign{version}},
+		{NetAttachment: podcni.NetAttachment{Name: "net", Ifname: "eth1"}, Result: &types100.Result{IPs: []*types100.IPConfig{
+			{Address: net.IPNet{IP: net.IPv4(10, 0, 0, 5), Mask: net.CIDRMask(24, 32)}},
+		}}},
 	})
-	require.ErrorIs(t, err, podcni.ErrVersion)
-	require.ErrorIs(t, err, podcni.ErrBadOutput)
-	require.ErrorIs(t, err, errNo)
-	require.Equal(t, []string{"eth0 10.0.0.5/24"}, prefixes(pod.IPs))
 }
 
-func FuzzReadResults(f *testing.F) {
+func TestMergeResultsOfForeignTypes(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"9.9.9", "", "x"} {
+		pod, err := mergeForeign(version)
+		require.ErrorIs(t, err, podcni.ErrVersion, version)
+		require.ErrorContains(t, err, `"odd"`)
+		require.Equal(t, []string{"eth1 10.0.0.5/24"}, prefixes(pod.IPs), "the rest is still read")
+	}
+}
+
+func TestMergeResultsOfForeignTypesWithAKnownVersion(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"0.2.0", "0.4.0", "1.0.0", "1.1.0"} {
+		pod, err := mergeForeign(version)
+		require.ErrorIs(t, err, podcni.ErrVersion, version)
+		require.Equal(t, []string{"eth1 10.0.0.5/24"}, prefixes(pod.IPs), "the rest is still read")
+	}
+}
+
+// hugeResult has n interfaces of the pod, and n addresses: either one of each
+// interface, or of none in particular, and then n routes and name servers too.
+func hugeResult(n int, named bool) podcni.NetResult {
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	for i := range n {
+		ip := &types100.IPConfig{Address: net.IPNet{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i)), Mask: net.CIDRMask(8, 32)}}
+		// The attachment's own interface comes last.
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: fmt.Sprint("i", n-1-i), Sandbox: "/ns"})
+		res.IPs = append(res.IPs, ip)
+		if named {
+			ip.Interface = &i
+			continue
+		}
+		res.Routes = append(res.Routes, &types.Route{Dst: ip.Address})
+		res.DNS.Nameservers = append(res.DNS.Nameservers, ip.Address.IP.String())
+	}
+	return podcni.NetResult{NetAttachment: podcni.NetAttachment{Name: "net", Ifname: "i0"}, Result: res}
+}
+
+func TestMergeResultsThatAreHuge(t *testing.T) {
+	t.Parallel()
+	const n = 100_000
+	for _, named := range []bool{true, false} {
+		pod, err := podcni.MergeResults([]podcni.NetResult{hugeResult(n, named)})
+		require.NoError(t, err)
+		require.Len(t, pod.Interfaces, n)
+		require.Len(t, pod.IPs, n)
+		require.Len(t, pod.Addrs(), n)
+		last := pod.Interfaces[n-1]
+		if named {
+			require.Equal(t, []string{"i0 10.1.134.159/8"}, prefixes(last.IPs))
+			continue
+		}
+		require.Len(t, last.IPs, n, "they belong to the attachment's own interface")
+		require.Len(t, pod.Routes, n)
+		require.Len(t, pod.DNS.Nameservers, n)
+	}
+}
+
+// The time for each interface must not grow with their number.
+func BenchmarkMergeResults(b *testing.B) {
+	for _, n := range []int{1, 1_000, 10_000, 100_000} {
+		for _, named := range []bool{true, false} {
+			results := []podcni.NetResult{hugeResult(n, named)}
+			b.Run(fmt.Sprintf("interfaces=%d/named=%t", n, named), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := podcni.MergeResults(results); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/interface")
+			})
+		}
+	}
+}
+
+func FuzzMergeResults(f *testing.F) {
 	for _, seed := range []string{
 		`{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/ns"},null],"ips":[{"address":"10.0.0.5/24","interface":1},null],"routes":[null,{"dst":"::/0","table":1}]}`,
 		`{"cniVersion":"0.4.0","interfaces":[null],"ips":[{"version":"6","address":"::1/128","interface":-1}]}`,
@@ -240,7 +304,7 @@ func FuzzReadResults(f *testing.F) {
 		before, err := json.Marshal(res)
 		require.NoError(t, err)
 		r := podcni.NetResult{NetAttachment: podcni.NetAttachment{Name: "net", Ifname: "eth0"}, Result: res}
-		pod, err := podcni.ReadResults([]podcni.NetResult{r, r})
+		pod, err := podcni.MergeResults([]podcni.NetResult{r, r})
 		require.NoError(t, err)
 		for _, ip := range pod.IPs {
 			require.True(t, ip.Address.IsValid())

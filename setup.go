@@ -4,171 +4,115 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
+	"github.com/podcni/podcni/internal/journal"
+	"github.com/podcni/podcni/internal/locks"
+	"github.com/podcni/podcni/internal/netns"
 )
 
 // SetUpPod is SetUpPodWithContext with a context that never ends.
-func (p *Plugin) SetUpPod(network PodNetwork) ([]NetResult, error) {
-	return p.SetUpPodWithContext(context.Background(), network)
+func (c *CNI) SetUpPod(network PodNetwork) ([]NetResult, error) {
+	return c.SetUpPodWithContext(context.Background(), network)
 }
 
-// SetUpPodWithContext attaches the pod to its networks, or to the default one
-// when it names none, one after the other and all or nothing: it checks
-// everything, brings lo up, records each attachment, and runs ADD. When anything
-// fails, what was tried is detached in reverse under a time of its own (see
-// WithTeardownGrace), and what even that could not undo stays recorded, for
-// TearDownPod or GC, and is named in the error.
+// SetUpPodWithContext attaches the pod to its networks, or to the default network
+// when it names none. It attaches all of them, one after the other, or none: it
+// checks everything, brings lo up, records the attachments, and runs ADD. When
+// something fails, it detaches in reverse what it tried, within a time of its own
+// (see [WithTeardownGrace]). What it cannot detach stays recorded for TearDownPod
+// and GC, and is named in the error.
 //
-// The results are in the order of the pod's networks. The error is a *PodError
-// that wraps ErrInvalidPod, as a *FieldError, before anything runs;
-// ErrNetworkNotFound; ErrNetNS; ErrAlreadyAttached when an interface that is
-// asked for is attached already, and ErrNameTaken; ErrBusy when another process
-// has the sandbox, or GC the network, for as long as ctx lasts; a *RecordError
-// when a record cannot be read or written; a *PluginError for each plugin that
-// failed; or ctx's error. An attachment that an earlier process left half done is
-// detached first. It waits for other operations on the sandbox.
-func (p *Plugin) SetUpPodWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
-	end, err := p.begin()
-	if err != nil {
+// What an earlier set-up of the sandbox left half done is detached first, and so
+// is what was attached to a namespace that is gone, as after a reboot.
+//
+// The results are in the order of the pod's networks. The error is a *PodError.
+// It wraps, before anything runs: ErrInvalidPod (a *FieldError),
+// ErrNetworkNotFound, ErrNetNS, ErrAlreadyAttached when the sandbox has one of the
+// interfaces already, ErrNameTaken, ErrBusy when another process has the sandbox
+// or GC has the network until ctx ends, a *RecordError when a record cannot be
+// read or written. After that: a *PluginError for each plugin that failed, or
+// ctx's error. It blocks until other operations on the sandbox are done.
+func (c *CNI) SetUpPodWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
+	if err := c.closed(); err != nil {
 		return nil, err
 	}
-	defer end()
-	results, err := p.setUp(ctx, &network)
+	results, err := c.setUp(ctx, &network)
 	if err != nil {
 		return nil, podError("set up", &network, err)
 	}
 	return results, nil
 }
 
-// attempt is one attachment on its way through setUp.
-type attempt struct {
-	planned
-	started int // how many of its plugins may have done something
-	result  types.Result
-}
-
-func (p *Plugin) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+func (c *CNI) setUp(ctx context.Context, pod *PodNetwork) ([]NetResult, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	if err := checkPod(pod, true); err != nil {
 		return nil, err
 	}
-	plan, err := planPod(p.opts, p.snap.Load(), pod, p.environArgs)
+	plan, err := c.plan(c.networks.Current(), pod)
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := p.lockSandbox(ctx, pod.ID, true)
+	lock, err := c.locks.Sandbox(ctx, pod.ID, true)
+	if err != nil {
+		return nil, recordError(err)
+	}
+	defer lock.Release()
+	j, err := c.makeWay(ctx, lock, pod, plan)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	next, err := p.makeWay(ctx, pod, plan)
+	ns, err := netns.OpenPod(ctx, pod.NetNS, true)
 	if err != nil {
 		return nil, err
 	}
-	id, err := preparePodNetNS(pod.NetNS)
-	if err != nil {
-		return nil, err
-	}
+	defer ns.Close()
 
-	attempts := make([]attempt, len(plan))
-	since := time.Now()
-	for i := range plan {
-		rec := plan[i].rec
-		rec.NetNSID, rec.Writer, rec.Since = id, p.self, since
-		rec.Order += next
-		attempts[i].planned = plan[i]
-		if err := p.records.claim(rec); err != nil {
-			return nil, errors.Join(err, p.undo(ctx, attempts[:i]))
-		}
+	now := time.Now()
+	records := make([]journal.Attachment, len(plan))
+	for i, a := range plan {
+		a.ns, a.NetNSID, a.Since = ns, ns.ID(), now
+		records[i] = a.Attachment
 	}
-	if p.opts.parallelAttach {
-		err = p.attachTogether(ctx, attempts)
+	if err := c.journal.Attach(j, c.self, records); err != nil {
+		return nil, recordError(err)
+	}
+	results := make([]NetResult, len(plan))
+	if c.opts.parallelAttach {
+		err = c.attachTogether(ctx, lock, plan, results)
 	} else {
-		err = p.attachInTurn(ctx, attempts)
+		err = c.attachInTurn(ctx, lock, plan, results)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.undo(ctx, attempts))
-	}
-	results := make([]NetResult, len(attempts))
-	for i := range attempts {
-		a := &attempts[i]
-		results[i] = NetResult{NetAttachment: NetAttachment{Name: a.net.name, Ifname: a.rec.IfName}, Result: a.result}
+		return nil, errors.Join(err, c.undo(ctx, lock, j, plan))
 	}
 	return results, nil
 }
 
-// makeWay sees to what is recorded of the sandbox already: it refuses what is
-// attached, and detaches what was left half done. It gives the place in order of
-// the next attachment.
-func (p *Plugin) makeWay(ctx context.Context, pod *PodNetwork, plan []planned) (next int, err error) {
-	recs, bad, err := p.records.ofSandbox(pod.ID)
-	if err != nil || len(recs)+len(bad) == 0 {
-		return 0, err
-	}
-	// The records of one set-up have one time: what it finished before it was cut
-	// short is half done as well.
-	half := func(rec *record) bool {
-		return slices.ContainsFunc(recs, func(o *record) bool {
-			return o.State != stateAttached && (o == rec || o.Since.Equal(rec.Since))
-		})
-	}
-	for _, rec := range recs {
-		next = max(next, rec.Order+1)
-		if !half(rec) && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == rec.IfName }) {
-			return 0, fmt.Errorf("%w: %s to network %q", ErrAlreadyAttached, rec.IfName, rec.Network)
-		}
-	}
-	var errs []error
-	for _, rec := range slices.Backward(recs) {
-		if half(rec) {
-			if rec.State == stateAttached {
-				// Also when the others are gone, and this one's DEL fails.
-				marked := *rec
-				marked.State = stateAttaching
-				rec, err = &marked, p.records.put(&marked)
-				errs = append(errs, err)
-			}
-			errs = append(errs, p.detach(ctx, rec))
-		}
-	}
-	for _, b := range bad {
-		// No second ADD of an interface without a DEL, whichever its network was.
-		if b.certain && slices.ContainsFunc(plan, func(pl planned) bool { return pl.rec.IfName == b.ifName }) {
-			errs = append(errs, p.detachUnreadable(ctx, pod, b))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return 0, fmt.Errorf("detach what an earlier set-up left: %w", err)
-	}
-	return next, nil
-}
-
-func (p *Plugin) attachInTurn(ctx context.Context, attempts []attempt) error {
-	for i := range attempts {
-		if err := p.attach(ctx, &attempts[i]); err != nil {
+func (c *CNI) attachInTurn(ctx context.Context, lock *locks.Sandbox, plan []*attachment, results []NetResult) error {
+	for i, a := range plan {
+		if err := c.attach(ctx, lock, a, &results[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// attachTogether attaches all at once. The first error in the pod's order that
-// did not come of another's failure is the one that is returned.
-func (p *Plugin) attachTogether(ctx context.Context, attempts []attempt) error {
+// attachTogether attaches all at once. It returns the first error, in the pod's
+// order, that is not the consequence of another's.
+func (c *CNI) attachTogether(ctx context.Context, lock *locks.Sandbox, plan []*attachment, results []NetResult) error {
 	together, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(attempts))
+	errs := make([]error, len(plan))
 	var wg sync.WaitGroup
-	for i := range attempts {
+	for i, a := range plan {
 		wg.Go(func() {
-			if errs[i] = p.attach(together, &attempts[i]); errs[i] != nil {
+			if errs[i] = c.attach(together, lock, a, &results[i]); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -187,57 +131,137 @@ func (p *Plugin) attachTogether(ctx context.Context, attempts []attempt) error {
 	return cut
 }
 
-// attach runs one attachment's ADD and makes its record final. A panic on the
-// way, such as one in the conversion of a result, is an error like any other.
-func (p *Plugin) attach(ctx context.Context, a *attempt) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			a.started = len(a.net.plugins)
-			err = fmt.Errorf("attach network %q: panic: %v\n%s", a.net.name, r, debug.Stack())
-		}
-	}()
-	release, err := p.gates.share(ctx, a.net.name)
+func (c *CNI) attach(ctx context.Context, lock *locks.Sandbox, a *attachment, to *NetResult) error {
+	release, err := lock.Network(ctx, a.Network)
 	if err != nil {
 		return err
 	}
 	defer release()
-	result, raw, started, err := p.add(ctx, a.net, a.rec)
-	a.started = started
-	if err != nil {
-		return err
-	}
-	final := *a.rec
-	final.State, final.Result = stateAttached, raw
-	a.rec, a.result = &final, result
-	return p.records.put(&final)
+	to.Name, to.Ifname = a.Network, a.IfName
+	to.Result, err = c.add(ctx, a)
+	return err
 }
 
-// undo detaches what was tried, in reverse, whatever became of ctx, and says
-// what could not be undone.
-func (p *Plugin) undo(ctx context.Context, attempts []attempt) error {
+// undo detaches what a failed set-up tried, whatever became of ctx.
+func (c *CNI) undo(ctx context.Context, lock *locks.Sandbox, j *journal.Journal, plan []*attachment) error {
 	ctx = context.WithoutCancel(ctx)
-	end := time.Now().Add(p.opts.grace)
-	var errs []error
-	for i := range slices.Backward(attempts) {
-		a := &attempts[i]
-		var err error
-		if a.started > 0 {
-			// One that hangs leaves the others their part of the time.
-			turn, cancel := context.WithTimeout(ctx, time.Until(end)/time.Duration(i+1))
-			err = p.detachWith(turn, a.net, a.rec, a.rec.NetNS, a.started)
-			cancel()
-		} else {
-			err = p.records.remove(a.rec)
+	end := time.Now().Add(c.opts.grace)
+	turn := func(left int) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
+	}
+	if err := c.detach(turn, lock, j, plan, false); err != nil {
+		return fmt.Errorf("could not undo all of it, what is left stays recorded: %w", err)
+	}
+	return nil
+}
+
+// makeWay sees to what is recorded of the sandbox already: it refuses what is in
+// the way, and detaches what was left half done and what was attached to a
+// namespace that is gone. It returns the journal to go on with.
+func (c *CNI) makeWay(ctx context.Context, lock *locks.Sandbox, pod *PodNetwork, plan []*attachment) (*journal.Journal, error) {
+	j, err := c.journal.Read(pod.ID)
+	turn := func(int) (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
+	switch {
+	case errors.Is(err, journal.ErrUnreadable):
+		if err := c.detachUnreadable(turn, lock, pod, err); err != nil {
+			return nil, fmt.Errorf("detach what an unreadable record stands for: %w", err)
 		}
-		if err != nil && a.rec.State == stateAttached {
-			// It is not that any more, whatever DEL left of it.
-			half := *a.rec
-			half.State = stateAttaching
-			err = errors.Join(err, p.records.put(&half))
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("could not undo %s of network %q, it stays recorded: %w", a.rec.IfName, a.net.name, err))
+	case err != nil:
+		return nil, recordError(err)
+	}
+	if j == nil {
+		j = &journal.Journal{ContainerID: pod.ID, Owner: c.opts.owner}
+	}
+	j.Pod = journal.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
+	left, err := c.leftovers(ctx, j, plan)
+	if err != nil {
+		return nil, err
+	}
+	others, err := c.othersInTheWay(ctx, lock, j, plan)
+	if err != nil {
+		return nil, err
+	}
+	left = append(left, others...)
+	defer closeAll(left)
+	if err := c.endOrphans(ctx, j); err != nil {
+		return nil, err
+	}
+	if err := c.adopt(j, others); err != nil {
+		return nil, err
+	}
+	if err := c.detach(turn, lock, j, left, false); err != nil {
+		return nil, fmt.Errorf("detach what an earlier set-up left: %w", err)
+	}
+	return j, nil
+}
+
+// leftovers returns the journal's attachments that must be detached before the
+// plan can be carried out.
+func (c *CNI) leftovers(ctx context.Context, j *journal.Journal, plan []*attachment) (left []*attachment, err error) {
+	whole := make([]bool, len(j.Attachments))
+	var cutShort []time.Time
+	for i := range j.Attachments {
+		a := &j.Attachments[i]
+		kept, err := c.journal.Result(a.Network, j.ContainerID, a.IfName)
+		whole[i] = err == nil && kept != nil
+		if !whole[i] && !a.Detaching {
+			// All of its set-up is half done: the caller never heard of success.
+			cutShort = append(cutShort, a.Since)
 		}
 	}
-	return errors.Join(errs...)
+	for i := range j.Attachments {
+		a, err := c.recorded(ctx, j.ContainerID, j.Attachments[i])
+		if err != nil {
+			return left, err
+		}
+		left = append(left, a)
+		inUse := whole[i] && !a.Detaching && !slices.ContainsFunc(cutShort, a.Since.Equal) &&
+			(a.ns != nil || a.NetNSID.IsZero())
+		if !inUse {
+			continue
+		}
+		left = left[:len(left)-1]
+		a.close()
+		if slices.ContainsFunc(plan, func(p *attachment) bool { return p.IfName == a.IfName }) {
+			return left, fmt.Errorf("%w: %s to network %q", ErrAlreadyAttached, a.IfName, a.Network)
+		}
+	}
+	return left, nil
+}
+
+// othersInTheWay looks for results of libcni at the names that the plan needs.
+// It returns those that another runtime left of this sandbox and of a namespace
+// that is gone.
+func (c *CNI) othersInTheWay(ctx context.Context, lock *locks.Sandbox, j *journal.Journal, plan []*attachment) (left []*attachment, err error) {
+	for _, p := range plan {
+		if free, err := lock.Claim(filepath.Base(c.journal.ResultPath(p.Network, p.containerID, p.IfName))); err != nil {
+			return left, err
+		} else if !free {
+			return left, fmt.Errorf("%w: %s to network %q", ErrNameTaken, p.IfName, p.Network)
+		}
+		if slices.ContainsFunc(j.Attachments, func(a journal.Attachment) bool { return a.Key == p.Key }) {
+			continue // it is ours
+		}
+		kept, err := c.journal.Result(p.Network, p.containerID, p.IfName)
+		switch {
+		case errors.Is(err, journal.ErrUnreadable):
+			a := *p
+			a.started = len(a.list.Plugins)
+			left = append(left, &a)
+			continue
+		case err != nil:
+			return left, recordError(err)
+		case kept == nil:
+			continue
+		}
+		a, err := c.foreign(ctx, kept)
+		if err != nil {
+			return left, err
+		}
+		left = append(left, a)
+		if a.ns != nil {
+			return left, fmt.Errorf("%w: %s to network %q", ErrAlreadyAttached, a.IfName, a.Network)
+		}
+	}
+	return left, nil
 }

@@ -4,118 +4,115 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/podcni/podcni/internal/confdir"
+	"github.com/podcni/podcni/internal/journal"
+	"github.com/podcni/podcni/internal/netns"
 )
 
 const (
-	// statusVersion is the first version of the specification with STATUS.
-	statusVersion = "1.1.0"
-
 	// WaitReady asks plugins that are not ready again after minStatusWait, then
-	// twice that, up to maxStatusWait: of them no event tells.
+	// after twice that, up to maxStatusWait: no event tells of them.
 	minStatusWait = time.Second
 	maxStatusWait = 10 * time.Second
 )
 
-// Status is StatusWithContext with a context that never ends. The plugins that
-// it may run have their time limit all the same.
-func (p *Plugin) Status() error { return p.StatusWithContext(context.Background()) }
+// Status is StatusWithContext with a context that never ends. The plugins that it
+// runs have their time limit all the same.
+func (c *CNI) Status() error { return c.StatusWithContext(context.Background()) }
 
-// StatusWithContext is nil when pods that name no network can be attached.
-// Otherwise it is ErrNotReady with the reason: the configuration directory is
-// missing, or has no files, or none that can be used (the first reasons are
-// given; Rejected has all); the network of WithDefaultNetwork is not among
-// those that are loaded; or a plugin of the default network says with STATUS
-// that it cannot serve. That last one is a *PluginError which unwraps to the
-// plugin's *types.Error: code 50 for no new pods, 51 for that and running pods
-// may be cut off.
+// StatusWithContext returns nil when a pod that names no network can be attached.
+// Otherwise the error wraps ErrNotReady and the reason: the configuration
+// directory is missing or has no files, no file can be used (the first three
+// reasons are given, Rejected has all), the default network is not loaded, or a
+// plugin of it says with STATUS that it cannot serve. In the last case the error is
+// a *PluginError, which wraps the plugin's *types.Error: code 50 means no new
+// pods, 51 means that running pods may be cut off as well (specification, section
+// 5, "Error").
 //
-// STATUS is run for networks of version 1.1.0 and later only, under the limit
-// of WithPluginTimeout. Callers at the same time share one run; it is not ended
-// by the end of ctx, which is for this call alone. No pod operation waits for
-// it. After Shutdown, ErrShutdown.
-func (p *Plugin) StatusWithContext(ctx context.Context) error {
-	if p.isShutdown() {
-		return ErrShutdown
+// STATUS is sent to networks of version 1.1.0 and later. Calls at the same time
+// share a run, which ctx does not end. No operation on a pod waits for it. After
+// Shutdown the error is ErrShutdown.
+func (c *CNI) StatusWithContext(ctx context.Context) error {
+	if err := c.closed(); err != nil {
+		return err
 	}
-	s := p.snap.Load()
-	if s.def == nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, s.reason)
+	snap := c.networks.Current()
+	if snap.Default == nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, snap.Reason)
 	}
-	if ok, err := version.GreaterThanOrEqualTo(s.def.cniVersion, statusVersion); err != nil || !ok {
-		return nil // the loader takes no version that cannot be read
-	}
-	if err := ctx.Err(); err != nil {
-		return err // nothing is run for a caller who has gone
-	}
-	return p.statuses.share(ctx, p.reloads.life, s.def, p.askStatus)
+	return c.status(ctx, snap.Default)
 }
 
-// askStatus runs STATUS of the network's plugins, in order up to the first
-// that is not ready.
-func (p *Plugin) askStatus(ctx context.Context, n *network) error {
-	env := p.run.environ(verbStatus, "", "", "", "")
-	for i := range n.plugins {
-		c := &n.plugins[i]
-		_, err := p.run.run(ctx, &invocation{
-			verb: verbStatus, network: n.name, plugin: c.typ, path: c.path,
-			env: env, stdin: c.stdin(nil, nil, nil),
-		})
-		if err != nil {
-			return notServing(n, err)
-		}
+// status asks the plugins of a network whether they can serve.
+func (c *CNI) status(ctx context.Context, n *confdir.Network) error {
+	if !since(n.List, "1.1.0") {
+		return nil
 	}
-	return nil
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// The key is the network as it is configured: a change of it gets a run of its
+	// own.
+	run := c.statuses.DoChan(fmt.Sprintf("%p", n), func() (any, error) {
+		return nil, c.askStatus(c.life, n.List)
+	})
+	select {
+	case result := <-run:
+		if err := c.closed(); err != nil {
+			return err // which may be why the run has failed
+		}
+		return notServing(n.List.Name, result.Err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.life.Done():
+		return ErrShutdown
+	}
 }
 
 // notServing says what a failed STATUS means.
-func notServing(n *network, err error) error {
-	var answer *types.Error
-	if errors.As(err, &answer) {
-		switch answer.Code {
-		case types.ErrPluginNotAvailable:
-			return fmt.Errorf("%w: network %q cannot take new pods: %w", ErrNotReady, n.name, err)
-		case types.ErrLimitedConnectivity:
-			return fmt.Errorf("%w: network %q cannot take new pods, and running pods may be cut off: %w", ErrNotReady, n.name, err)
-		}
+func notServing(network string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case isCode(err, types.ErrPluginNotAvailable):
+		return fmt.Errorf("%w: network %q cannot take new pods: %w", ErrNotReady, network, err)
+	case isCode(err, types.ErrLimitedConnectivity):
+		return fmt.Errorf("%w: network %q cannot take new pods, and running pods may be cut off: %w", ErrNotReady, network, err)
 	}
-	return fmt.Errorf("%w: network %q does not say that it can take pods: %w", ErrNotReady, n.name, err)
+	return fmt.Errorf("%w: network %q does not say that it can take pods: %w", ErrNotReady, network, err)
 }
 
-// WaitReady waits until Status is nil, for as long as ctx lasts. When ctx ends
-// first, the error is ErrNotReady with the last reason, and ctx's; after
-// Shutdown, ErrShutdown. It costs nothing while nothing changes, except while a
-// plugin fails STATUS: then that is asked again, after a second first and every
-// ten at last.
-func (p *Plugin) WaitReady(ctx context.Context) error {
+// WaitReady blocks until pods can be attached to all of the named networks, or to
+// the default network when none is named. When ctx ends first, the error wraps
+// ErrNotReady with the last reason, and ctx's error. After Shutdown it is
+// ErrShutdown. WaitReady acts on changes; only a plugin that fails STATUS is asked
+// again, after a second at first and every ten seconds at last.
+func (c *CNI) WaitReady(ctx context.Context, networks ...string) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	updates := p.Updates(watching)
-	reason := fmt.Errorf("%w: the default network's plugins have not answered STATUS", ErrNotReady)
+	updates := c.Updates(watching)
+	reason := fmt.Errorf("%w: the plugins have not answered STATUS", ErrNotReady)
 	wait := minStatusWait
 	for {
-		err := p.StatusWithContext(ctx)
+		loaded, err := c.ready(ctx, networks)
 		if err == nil || errors.Is(err, ErrShutdown) {
 			return err
 		}
 		if errors.Is(err, ErrNotReady) {
 			reason = err
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w (%w)", reason, ctx.Err())
-		}
-		var again <-chan time.Time // for ever, unless it is a plugin that says no
-		if p.snap.Load().def != nil {
+		var again <-chan time.Time // never, unless a plugin says no
+		if loaded {
 			again = time.After(wait)
 			wait = min(2*wait, maxStatusWait)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%w)", reason, ctx.Err())
+			return fmt.Errorf("%w (%w)", reason, context.Cause(ctx))
 		case <-updates: // or closed, which the next round finds out
 			wait = minStatusWait
 		case <-again:
@@ -123,62 +120,191 @@ func (p *Plugin) WaitReady(ctx context.Context) error {
 	}
 }
 
-// isShutdown says whether Shutdown was called.
-func (p *Plugin) isShutdown() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
+// ready is the status of several networks. It also reports whether they are all
+// loaded.
+func (c *CNI) ready(ctx context.Context, networks []string) (loaded bool, err error) {
+	if len(networks) == 0 {
+		err := c.StatusWithContext(ctx)
+		return c.networks.Current().Default != nil, err
 	}
+	if err := c.closed(); err != nil {
+		return false, err
+	}
+	snap := c.networks.Current()
+	for _, name := range networks {
+		if snap.Network(name) == nil {
+			return false, fmt.Errorf("%w: %w", ErrNotReady, networkNotFound(snap, name))
+		}
+	}
+	for _, name := range networks {
+		if err := c.status(ctx, snap.Network(name)); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
 }
 
-// statusRuns lets callers share a run of STATUS. The zero value is ready for
-// use, and safe for concurrent use.
-type statusRuns struct {
-	mu   sync.Mutex // guards runs
-	runs map[*network]*statusRun
+// GetPodNetworkStatus is GetPodNetworkStatusWithContext with a context that never
+// ends.
+func (c *CNI) GetPodNetworkStatus(network PodNetwork) ([]NetResult, error) {
+	return c.GetPodNetworkStatusWithContext(context.Background(), network)
 }
 
-// statusRun is one run under way.
-type statusRun struct {
-	done chan struct{} // closed when err is set
-	err  error
+// GetPodNetworkStatusWithContext returns what attaching the pod gave, as it was
+// recorded: in the order of the networks that the pod names, or in the order of
+// attachment when it names none. It runs no plugin and waits for no operation,
+// unless [WithCheckOnGetStatus] asks for CHECK, which does both.
+//
+// The error is a *PodError. It wraps ErrInvalidPod, ErrNotAttached, a *RecordError,
+// or what CHECK returned, a *PluginError.
+func (c *CNI) GetPodNetworkStatusWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
+	if err := c.closed(); err != nil {
+		return nil, err
+	}
+	results, err := c.podStatus(ctx, &network, c.opts.checkStatus)
+	if err != nil {
+		return nil, podError("get the status of", &network, err)
+	}
+	return results, nil
 }
 
-// share waits for the run of n that is under way, or for one that it starts.
-// The run ends with life, not with ctx.
-func (s *statusRuns) share(ctx context.Context, life *background, n *network, run func(context.Context, *network) error) error {
-	s.mu.Lock()
-	r := s.runs[n]
-	if r == nil {
-		r = &statusRun{done: make(chan struct{})}
-		started := life.start(func(ctx context.Context) {
-			r.err = run(ctx, n)
-			s.mu.Lock()
-			delete(s.runs, n)
-			s.mu.Unlock()
-			close(r.done)
-		})
-		if !started {
-			s.mu.Unlock()
-			return ErrShutdown
-		}
-		if s.runs == nil {
-			s.runs = map[*network]*statusRun{}
-		}
-		s.runs[n] = r
+// CheckPod asks the plugins of each of the pod's attachments whether it is still as
+// ADD left it (specification, section 2, "CHECK"). Networks before version 0.4.0
+// and those with disableCheck have no CHECK and pass. It blocks until other
+// operations on the sandbox are done.
+//
+// The error is a *PodError. It wraps ErrInvalidPod, ErrNotAttached, ErrNetNS when
+// the namespace is gone or its path leads to another one, a *RecordError, or a
+// *PluginError.
+func (c *CNI) CheckPod(ctx context.Context, network PodNetwork) error {
+	if err := c.closed(); err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	select {
-	case <-r.done:
-		if life.ctx.Err() != nil {
-			return ErrShutdown // which is why the run has failed, if it has
-		}
-		return r.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-life.done():
-		return ErrShutdown
+	_, err := c.podStatus(ctx, &network, true)
+	return podError("check", &network, err)
+}
+
+func (c *CNI) podStatus(ctx context.Context, pod *PodNetwork, check bool) ([]NetResult, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
+	if err := checkPod(pod, false); err != nil {
+		return nil, err
+	}
+	if check {
+		lock, err := c.locks.Sandbox(ctx, pod.ID, false)
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Release()
+	}
+	kept, err := c.attached(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]NetResult, len(kept))
+	for i, k := range kept {
+		results[i].Name, results[i].Ifname = k.Network, k.IfName
+		list, err := c.recordedList(k.Network, k.record.Config)
+		if k.record.Config == nil {
+			list, err = c.foreignList(k.Result)
+		}
+		if err != nil {
+			return nil, &RecordError{Path: k.Path, Err: err}
+		}
+		if results[i].Result, err = keptResult(k.Result, list.CNIVersion); err != nil {
+			return nil, &RecordError{Path: k.Path, Err: fmt.Errorf("%w: %w", ErrBadRecord, err)}
+		}
+		if check {
+			a := &attachment{Attachment: k.record, containerID: pod.ID, list: list}
+			if err := c.checkOne(ctx, a); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return results, nil
+}
+
+// checkOne runs CHECK, where the network has it.
+func (c *CNI) checkOne(ctx context.Context, a *attachment) error {
+	if a.list.DisableCheck || !since(a.list, "0.4.0") {
+		return nil
+	}
+	ns, err := netns.OpenPod(ctx, a.NetNS, false)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if !a.NetNSID.IsZero() && !a.NetNSID.Same(ns.ID()) {
+		return fmt.Errorf("%w: %s is not the one that was attached", ErrNetNS, a.NetNS)
+	}
+	a.ns = ns
+	return c.check(ctx, a)
+}
+
+// keptAttachment is an attachment that is complete.
+type keptAttachment struct {
+	*journal.Result
+	record journal.Attachment
+}
+
+// attached returns the attachments that the pod asks for.
+func (c *CNI) attached(ctx context.Context, pod *PodNetwork) ([]keptAttachment, error) {
+	all, errs := c.keptOf(ctx, pod.ID)
+	if len(pod.Networks) == 0 {
+		if len(all) == 0 && len(errs) == 0 {
+			return nil, ErrNotAttached
+		}
+		return all, errors.Join(errs...)
+	}
+	asked := make([]keptAttachment, 0, len(pod.Networks))
+	taken := make([]bool, len(all))
+search:
+	for _, want := range pod.Networks {
+		for i, k := range all {
+			if !taken[i] && k.Network == want.Name && (want.Ifname == "" || k.IfName == want.Ifname) {
+				taken[i] = true
+				asked = append(asked, k)
+				continue search
+			}
+		}
+		return nil, errors.Join(append(errs, fmt.Errorf("%w to network %q", ErrNotAttached, want.Name))...)
+	}
+	return asked, nil
+}
+
+// keptOf returns the complete attachments of a sandbox, and why others are not.
+func (c *CNI) keptOf(ctx context.Context, containerID string) (all []keptAttachment, errs []error) {
+	j, err := c.journal.Read(containerID)
+	if err != nil {
+		return nil, []error{recordError(err)}
+	}
+	if j == nil {
+		results, bad, err := c.journal.Results(ctx, containerID)
+		for _, r := range results {
+			all = append(all, keptAttachment{Result: r, record: foreignRecord(r)})
+		}
+		for _, b := range bad {
+			errs = append(errs, recordError(b.Err))
+		}
+		if err != nil {
+			errs = append(errs, recordError(err))
+		}
+		return all, errs
+	}
+	for _, a := range j.Attachments {
+		kept, err := c.journal.Result(a.Network, containerID, a.IfName)
+		switch {
+		case a.Detaching:
+			errs = append(errs, fmt.Errorf("%w: %s to network %q is to be detached", ErrNotAttached, a.IfName, a.Network))
+		case err != nil:
+			// libcni writes it in place: the set-up may still be under way.
+			errs = append(errs, fmt.Errorf("%w: %s to network %q: %w", ErrNotAttached, a.IfName, a.Network, recordError(err)))
+		case kept == nil:
+			errs = append(errs, fmt.Errorf("%w: %s to network %q was begun and not finished", ErrNotAttached, a.IfName, a.Network))
+		default:
+			all = append(all, keptAttachment{Result: kept, record: a})
+		}
+	}
+	return all, errs
 }

@@ -7,254 +7,415 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/podcni/podcni/internal/journal"
+	"github.com/podcni/podcni/internal/locks"
+	"github.com/podcni/podcni/internal/netns"
+	"github.com/podcni/podcni/internal/plugin"
 )
 
 // TearDownPod is TearDownPodWithContext with a context that never ends.
-func (p *Plugin) TearDownPod(network PodNetwork) error {
-	return p.TearDownPodWithContext(context.Background(), network)
+func (c *CNI) TearDownPod(network PodNetwork) error {
+	return c.TearDownPodWithContext(context.Background(), network)
 }
 
-// TearDownPodWithContext detaches the sandbox from everything that is recorded
-// of it, in reverse order of attachment, whichever networks the caller names and
-// whether or not they are still configured. Each DEL is driven by its record;
-// one that fails holds up none of the others and stays recorded for the next
-// try. It succeeds when there is nothing to do.
+// TearDownPodWithContext detaches the sandbox, in reverse order of attachment. If
+// the pod names no network, everything that is recorded of the sandbox is
+// detached. If it names networks, only those are, and where it names an
+// interface, only that one: so a network can be taken from a running pod.
 //
-// A ctx that is over does not stop it: what is left then has the time of
-// WithTeardownGrace. A plugin whose network namespace is gone, or is no longer
-// the one that was recorded, gets an empty CNI_NETNS. Without a record, the
-// networks that the caller names, or the default one, get a DEL as far as they
-// are loaded.
+// DEL goes out with what was recorded at ADD: also when the configuration has
+// changed or is gone, and when the namespace is gone or its path leads to another
+// one (CNI_NETNS is empty then). A DEL that fails holds up none of the others; its
+// attachment stays recorded for the next try. TearDownPod may be repeated.
 //
-// The error is a *PodError that wraps ErrInvalidPod before anything runs, or
-// joins what failed: *PluginError, with ErrPluginNotFound where a binary is
-// missing (see Forget), *RecordError, ErrBusy as in SetUpPod, or the context's
-// error. It waits for other operations on the sandbox.
-func (p *Plugin) TearDownPodWithContext(ctx context.Context, network PodNetwork) error {
-	end, err := p.begin()
-	if err != nil {
+// What the pod names and is not recorded gets a DEL as well, as far as the network
+// is loaded. So does the default network when the pod names none and nothing is
+// recorded.
+//
+// When ctx ends, detaching goes on for the time of [WithTeardownGrace], and every
+// attachment gets its part of that.
+//
+// The error is a *PodError. It wraps ErrInvalidPod (a *FieldError) before anything
+// runs. Otherwise it joins what failed: a *PluginError, with ErrPluginNotFound when
+// a binary is missing (see [CNI.Forget]), a *RecordError, ErrBusy as in SetUpPod,
+// or the context's error. It blocks until other operations on the sandbox are
+// done.
+func (c *CNI) TearDownPodWithContext(ctx context.Context, network PodNetwork) error {
+	if err := c.closed(); err != nil {
 		return err
 	}
-	defer end()
-	return podError("tear down", &network, p.tearDown(ctx, &network))
+	return podError("tear down", &network, c.tearDown(ctx, &network))
 }
 
-func (p *Plugin) tearDown(caller context.Context, pod *PodNetwork) error {
+// turns gives each of the attachments that are left its time.
+type turns func(left int) (context.Context, context.CancelFunc)
+
+func (c *CNI) tearDown(caller context.Context, pod *PodNetwork) error {
 	if err := checkPod(pod, false); err != nil {
 		return err
 	}
 	var over atomic.Pointer[time.Time] // when the grace ends, once it has begun
 	stop := context.AfterFunc(caller, func() {
-		end := time.Now().Add(p.opts.grace)
+		end := time.Now().Add(c.opts.grace)
 		over.Store(&end)
 	})
 	defer stop()
-	ctx, cancel := outlast(caller, p.opts.grace)
+	turn := func(left int) (context.Context, context.CancelFunc) {
+		grace := c.opts.grace
+		if end := over.Load(); end != nil {
+			grace = time.Until(*end)
+		}
+		return outlast(caller, grace/time.Duration(left))
+	}
+	ctx, cancel := turn(1)
 	defer cancel()
-	unlock, err := p.lockSandbox(ctx, pod.ID, false)
+	lock, err := c.locks.Sandbox(ctx, pod.ID, false)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	recs, bad, err := p.records.ofSandbox(pod.ID)
-	if err == nil && len(recs)+len(bad) == 0 {
-		return p.detachUnrecorded(ctx, pod)
+	defer lock.Release()
+
+	j, err := c.journal.Read(pod.ID)
+	switch {
+	case errors.Is(err, journal.ErrUnreadable):
+		return c.detachUnreadable(turn, lock, pod, err)
+	case err != nil:
+		return recordError(err)
+	case j == nil:
+		j = &journal.Journal{ContainerID: pod.ID, Owner: c.opts.owner}
 	}
-	// What could be read gets its DEL beside what could not.
-	errs := []error{err}
-	left := len(recs) + len(bad)
-	inTurn := func(detach func(ctx context.Context) error) {
-		// One that hangs leaves the others their part of the grace.
-		part := p.opts.grace
-		if end := over.Load(); end != nil {
-			part = time.Until(*end)
-		}
-		turn, cancel := outlast(caller, part/time.Duration(left))
-		defer cancel()
-		errs = append(errs, detach(turn))
-		left--
+	return c.tearDownRecorded(ctx, turn, lock, pod, j)
+}
+
+func (c *CNI) tearDownRecorded(ctx context.Context, turn turns, lock *locks.Sandbox, pod *PodNetwork, j *journal.Journal) error {
+	recorded := len(j.Attachments) > 0
+	orphans := c.endOrphans(ctx, j)
+	list, err := c.recordedOf(ctx, pod, j)
+	defer func() { closeAll(list) }()
+	errs := []error{err, orphans}
+	if orphans == nil && (!recorded || j.Torn) {
+		others, err := c.others(ctx, pod)
+		others = without(others, list)
+		errs = append(errs, err, c.adopt(j, others))
+		list = append(list, others...)
+		recorded = recorded || len(others) > 0 || err != nil
 	}
-	for _, rec := range slices.Backward(recs) {
-		inTurn(func(ctx context.Context) error { return p.detach(ctx, rec) })
+	if orphans != nil {
+		// DEL goes out all the same, but everything stays recorded: what is still
+		// at work may attach it again.
+		errs = append(errs, c.detach(turn, lock, j, list, true))
+		return errors.Join(errs...)
 	}
-	for _, b := range bad {
-		inTurn(func(ctx context.Context) error { return p.detachUnreadable(ctx, pod, b) })
+	errs = append(errs, c.detach(turn, lock, j, list, false))
+	if len(pod.Networks) > 0 || !recorded {
+		errs = append(errs, c.tearDownNamed(ctx, turn, lock, pod, j, list))
 	}
 	return errors.Join(errs...)
 }
 
-// detachAll detaches in reverse order, and goes on past what fails.
-func (p *Plugin) detachAll(ctx context.Context, recs []*record) []error {
+// recordedOf makes the journal's attachments ready that the pod names. The caller
+// closes them.
+func (c *CNI) recordedOf(ctx context.Context, pod *PodNetwork, j *journal.Journal) (list []*attachment, err error) {
 	var errs []error
-	for _, rec := range slices.Backward(recs) {
-		errs = append(errs, p.detach(ctx, rec))
-	}
-	return errs
-}
-
-// detach undoes one recorded attachment and drops its record.
-func (p *Plugin) detach(ctx context.Context, rec *record) error {
-	net, err := p.networkOf(rec)
-	if err != nil {
-		return err
-	}
-	if rec.Writer != p.self {
-		// A plugin of a runtime that died may still be at work: what its ADD does
-		// after our DEL would stay for good.
-		if err := p.orphans.end(ctx, p.opts.log, rec, cniPath(p.opts.binDirs)); err != nil {
-			return fmt.Errorf("end what still runs for %s: %w", rec.IfName, err)
+	for _, rec := range j.Attachments {
+		if !pod.names(rec.Network, rec.IfName) {
+			continue
 		}
-		// From here on it is ours: whoever comes after us must know whose plugins
-		// may be at work. A record that cannot be written must not stop a DEL.
-		mine := *rec
-		if err := p.records.put(&mine); err != nil {
-			p.opts.log.Warn("a record of an earlier runtime could not be taken over", "sandbox", rec.ContainerID, "err", err)
-		}
-	}
-	netNS, err := p.usableNetNS(rec.NetNS, rec.NetNSID)
-	if err != nil {
-		return err
-	}
-	return p.detachWith(ctx, net, rec, netNS, len(net.plugins))
-}
-
-func (p *Plugin) detachWith(ctx context.Context, net *network, rec *record, netNS string, started int) error {
-	release, err := p.gates.share(ctx, net.name)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := p.del(ctx, net, rec, netNS, started); err != nil {
-		return err
-	}
-	return p.records.remove(rec)
-}
-
-// usableNetNS is the CNI_NETNS of a DEL: the path while it leads to the
-// namespace that was recorded, and empty once that is gone or another one, or
-// no namespace at all, is there (specification, "DEL": the runtime may have
-// removed it).
-func (p *Plugin) usableNetNS(path string, recorded NetNSID) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	now, err := identifyNetNS(path)
-	switch {
-	case errors.Is(err, ErrNetNS):
-		return "", nil
-	case err != nil:
-		return "", err
-	case recorded != (NetNSID{}) && !recorded.Same(now):
-		p.opts.log.Warn("the path leads to another network namespace than it did: plugins get none", "path", path)
-		return "", nil
-	}
-	return path, nil
-}
-
-// detachUnrecorded sends DEL for what the caller names, as far as it is loaded.
-// Nothing is known to be attached, so that a failure leaves nothing recorded
-// either. But while DEL is under way there is a record: if we die, whoever comes
-// next finds the plugin that is still at it.
-func (p *Plugin) detachUnrecorded(ctx context.Context, pod *PodNetwork) error {
-	plan := p.planLoaded(pod)
-	var errs []error
-	for _, pl := range slices.Backward(plan) {
-		netNS, err := p.usableNetNS(pod.NetNS, NetNSID{})
+		a, err := c.recorded(ctx, j.ContainerID, rec)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		pl.rec.Since = time.Now()
-		if err := p.records.claim(pl.rec); err != nil {
-			p.opts.log.Warn("a DEL could not be recorded", "sandbox", pod.ID, "network", pl.net.name, "err", err)
+		list = append(list, a)
+	}
+	return list, errors.Join(errs...)
+}
+
+// tearDownNamed sends DEL for what the pod names and is not in done. Nothing is
+// known of it, so that nothing stays recorded, whatever comes of it. But while the
+// DEL is under way it is recorded: if we die, whoever comes next finds the plugin.
+func (c *CNI) tearDownNamed(ctx context.Context, turn turns, lock *locks.Sandbox, pod *PodNetwork, j *journal.Journal, done []*attachment) error {
+	named := without(c.planLoaded(pod, j), done)
+	if len(named) == 0 {
+		return nil
+	}
+	defer func() { closeAll(named) }()
+	var errs []error
+	for _, a := range named {
+		var err error
+		a.ns, err = c.openNetNS(ctx, a.NetNS, netns.ID{})
+		errs = append(errs, err)
+	}
+	if err := c.adopt(j, named); err != nil {
+		c.opts.log.Warn("a DEL cannot be recorded", "sandbox", pod.ID, "err", err)
+	}
+	errs = append(errs, c.detach(turn, lock, j, named, true))
+	return errors.Join(append(errs, recordError(c.journal.Detached(j, keysOf(named))))...)
+}
+
+// without returns the attachments that are not among the others, and closes the
+// rest.
+func without(list, others []*attachment) []*attachment {
+	return slices.DeleteFunc(list, func(a *attachment) bool {
+		known := slices.ContainsFunc(others, func(o *attachment) bool { return o.Key == a.Key })
+		if known {
+			a.close()
 		}
-		if err := p.detachWith(ctx, pl.net, pl.rec, netNS, len(pl.net.plugins)); err != nil {
-			errs = append(errs, err, p.records.remove(pl.rec))
+		return known
+	})
+}
+
+func closeAll(list []*attachment) {
+	for _, a := range list {
+		a.close()
+	}
+}
+
+func keysOf(list []*attachment) []journal.Key {
+	keys := make([]journal.Key, len(list))
+	for i, a := range list {
+		keys[i] = a.Key
+	}
+	return keys
+}
+
+// names reports whether a tear-down of the pod is about the attachment.
+func (pod *PodNetwork) names(network, ifName string) bool {
+	return len(pod.Networks) == 0 || slices.ContainsFunc(pod.Networks, func(n NetAttachment) bool {
+		return n.Name == network && (n.Ifname == "" || n.Ifname == ifName)
+	})
+}
+
+// detach sends DEL for attachments of the journal, the last one first, past
+// failures. It drops from the journal what succeeded. With keep it drops nothing,
+// and whoever was the journal's writer stays it: that one's plugins may still be at
+// work.
+func (c *CNI) detach(turn turns, lock *locks.Sandbox, j *journal.Journal, list []*attachment, keep bool) error {
+	if len(list) == 0 {
+		return nil
+	}
+	unmarked := func(a *attachment) bool { return !a.Detaching }
+	if j.Writer != c.self || slices.ContainsFunc(list, unmarked) {
+		// Whoever comes after us must know that plugins of ours may be at work. A
+		// record that cannot be written must not stop a DEL.
+		writer := c.self
+		if keep {
+			writer = j.Writer
 		}
+		if err := c.journal.Detaching(j, writer, keysOf(list)); err != nil {
+			c.opts.log.Warn("a DEL cannot be recorded", "sandbox", j.ContainerID, "err", err)
+		}
+	}
+	var errs []error
+	var gone []journal.Key
+	for i, a := range slices.Backward(list) {
+		ctx, cancel := turn(i + 1)
+		err := c.detachOne(ctx, lock, a)
+		cancel()
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			gone = append(gone, a.Key)
+		}
+	}
+	if len(gone) > 0 && !keep {
+		errs = append(errs, recordError(c.journal.Detached(j, gone)))
 	}
 	return errors.Join(errs...)
 }
 
-// planLoaded plans those networks of the pod that are loaded. What cannot be
-// planned was never set up by us either.
-func (p *Plugin) planLoaded(pod *PodNetwork) []planned {
-	snap := p.snap.Load()
-	plan, err := planPod(p.opts, snap, pod, p.environArgs)
-	if err == nil {
-		return plan
+func (c *CNI) detachOne(ctx context.Context, lock *locks.Sandbox, a *attachment) error {
+	if a.started == 0 {
+		return nil // no plugin has done anything
 	}
-	if errors.Is(err, ErrNetworkNotFound) && len(pod.Networks) > 0 {
-		var known PodNetwork
-		if known, err = onlyLoaded(pod, snap, p.opts.ifPrefix); err == nil && len(known.Networks) > 0 {
-			if plan, err = planPod(p.opts, snap, &known, p.environArgs); err == nil {
-				return plan
-			}
-		}
-	}
-	p.opts.log.Debug("nothing recorded and nothing to detach", "sandbox", pod.ID, "err", err)
-	return nil
-}
-
-// onlyLoaded leaves of the pod's networks those that are loaded, with the
-// interfaces that they have among all.
-func onlyLoaded(pod *PodNetwork, snap *snapshot, prefix string) (PodNetwork, error) {
-	names, err := interfaceNames(prefix, pod.Networks)
+	release, err := lock.Network(ctx, a.Network)
 	if err != nil {
-		return PodNetwork{}, err
-	}
-	known := *pod
-	known.Networks, known.InterfaceConfig = nil, map[string]RuntimeConfig{}
-	for i, want := range pod.Networks {
-		if snap.byName[want.Name] == nil {
-			continue
-		}
-		known.Networks = append(known.Networks, NetAttachment{Name: want.Name, Ifname: names[i]})
-		if c, ok := pod.InterfaceConfig[names[i]]; ok {
-			known.InterfaceConfig[names[i]] = c
-		}
-	}
-	return known, nil
-}
-
-// detachUnreadable sends DEL for an attachment whose record cannot be read, with
-// the loaded network and what the caller says of the pod, and sets the record
-// aside. A record whose name could be another sandbox's as well is left where
-// it is.
-func (p *Plugin) detachUnreadable(ctx context.Context, pod *PodNetwork, b *RecordError) error {
-	net := p.snap.Load().byName[b.network]
-	if net == nil {
-		p.opts.log.Warn("a record cannot be read and its network is not loaded: nothing can be detached",
-			"sandbox", pod.ID, "network", b.network, "record", b.Path, "err", b.Err)
-		return p.setAside(b)
-	}
-	named := *pod
-	named.Networks = []NetAttachment{{Name: b.network, Ifname: b.ifName}}
-	named.InterfaceConfig = nil
-	if c, ok := pod.InterfaceConfig[b.ifName]; ok {
-		named.InterfaceConfig = map[string]RuntimeConfig{b.ifName: c}
-	}
-	plan, err := planPod(p.opts, p.snap.Load(), &named, p.environArgs)
-	if err != nil {
-		return errors.Join(b, err)
-	}
-	netNS, err := p.usableNetNS(pod.NetNS, NetNSID{})
-	if err != nil {
-		return errors.Join(b, err)
-	}
-	release, err := p.gates.share(ctx, net.name)
-	if err != nil {
-		return errors.Join(b, err)
+		return err
 	}
 	defer release()
-	if err := p.del(ctx, net, plan[0].rec, netNS, len(net.plugins)); err != nil {
-		return errors.Join(b, err)
+	err = c.del(ctx, a)
+	if errors.Is(err, ErrPluginNotFound) && a.isLoopback() {
+		// ocicni before 0.5 attached lo with it. The kernel removes lo.
+		return recordError(c.journal.RemoveResult(c.journal.ResultPath(a.Network, a.containerID, a.IfName)))
 	}
-	return p.setAside(b)
+	return err
 }
 
-func (p *Plugin) setAside(b *RecordError) error {
-	if !b.certain {
+func (a *attachment) isLoopback() bool {
+	return len(a.list.Plugins) == 1 && a.list.Plugins[0].Network.Type == "loopback"
+}
+
+func (a *attachment) close() {
+	if a.ns != nil {
+		_ = a.ns.Close() // it always succeeds
+		a.ns = nil
+	}
+}
+
+// recorded makes a recorded attachment ready for DEL or CHECK. The caller closes
+// it.
+func (c *CNI) recorded(ctx context.Context, containerID string, rec journal.Attachment) (*attachment, error) {
+	list, err := c.recordedList(rec.Network, rec.Config)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := c.openNetNS(ctx, rec.NetNS, rec.NetNSID)
+	if err != nil {
+		return nil, err
+	}
+	return &attachment{Attachment: rec, containerID: containerID, list: list, ns: ns, started: len(list.Plugins)}, nil
+}
+
+// openNetNS opens the namespace of an attachment; nil when it is gone, or the
+// path leads to another one than was recorded.
+func (c *CNI) openNetNS(ctx context.Context, path string, recorded netns.ID) (*netns.NS, error) {
+	if path == "" {
+		return nil, nil
+	}
+	ns, err := netns.OpenPod(ctx, path, false)
+	switch {
+	case errors.Is(err, netns.ErrNotNetNS):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case recorded.IsZero() || recorded.Same(ns.ID()):
+		return ns, nil
+	}
+	c.opts.log.Warn("the path leads to another network namespace than it did: DEL gets none", "path", path)
+	return nil, ns.Close()
+}
+
+// endOrphans ends what a runtime that died left at work on the sandbox: on the
+// attachments that were in the middle of something. After it we may be the
+// journal's writer. With an error we may not.
+func (c *CNI) endOrphans(ctx context.Context, j *journal.Journal) error {
+	if j.Writer == c.self || len(j.Attachments) == 0 || j.Writer.Alive() {
 		return nil
 	}
-	return p.records.setAside(b)
+	var doubtful []plugin.Attachment
+	for _, a := range j.Attachments {
+		if !a.Detaching {
+			if kept, err := c.journal.Result(a.Network, j.ContainerID, a.IfName); err == nil && kept != nil {
+				continue // its ADD came to an end, and no DEL was begun
+			}
+		}
+		run := plugin.Attachment{ContainerID: j.ContainerID, IfName: a.IfName, NetNS: a.NetNS}
+		if list, err := c.recordedList(a.Network, a.Config); err == nil {
+			run.Plugins = pluginTypes(list)
+		}
+		doubtful = append(doubtful, run)
+	}
+	if len(doubtful) == 0 {
+		return nil
+	}
+	return c.plugins.EndOrphans(ctx, j.Writer, doubtful)
 }
+
+// pluginTypes lists the plugins of a network, with those that hand out their
+// addresses.
+func pluginTypes(list *libcni.NetworkConfigList) []string {
+	var types []string
+	for _, p := range list.Plugins {
+		types = append(types, p.Network.Type)
+		if p.Network.IPAM.Type != "" {
+			types = append(types, p.Network.IPAM.Type)
+		}
+	}
+	return types
+}
+
+// adopt records attachments that podcni is about to detach and did not record.
+func (c *CNI) adopt(j *journal.Journal, list []*attachment) error {
+	if len(list) == 0 {
+		return nil
+	}
+	records := make([]journal.Attachment, len(list))
+	for i, a := range list {
+		a.Detaching, a.Since = true, time.Now()
+		records[i] = a.Attachment
+	}
+	return recordError(c.journal.Attach(j, c.self, records))
+}
+
+// others returns what other runtimes have attached of the sandbox, as far as the
+// pod names it. The caller closes them.
+func (c *CNI) others(ctx context.Context, pod *PodNetwork) (list []*attachment, err error) {
+	results, bad, err := c.journal.Results(ctx, pod.ID)
+	errs := []error{recordError(err)}
+	for _, r := range results {
+		if !pod.names(r.Network, r.IfName) {
+			continue
+		}
+		a, err := c.foreign(ctx, r)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, a)
+	}
+	for _, b := range bad {
+		found := false
+		for _, n := range c.networks.Current().Networks {
+			ifName, ok := journal.IfNameOf(b.Path, n.List.Name, pod.ID)
+			if !ok || !pod.names(n.List.Name, ifName) {
+				continue
+			}
+			found = true
+			named := *pod
+			named.Networks, named.InterfaceConfig = []NetAttachment{{Name: n.List.Name, Ifname: ifName}}, nil
+			list = append(list, c.planLoaded(&named, nil)...)
+		}
+		if !found {
+			errs = append(errs, recordError(b))
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+// foreign makes an attachment of another runtime ready for DEL. The caller closes
+// it.
+func (c *CNI) foreign(ctx context.Context, r *journal.Result) (*attachment, error) {
+	list, err := c.foreignList(r)
+	if err != nil {
+		return nil, &RecordError{Path: r.Path, Err: err}
+	}
+	rec := foreignRecord(r)
+	rec.Config = list.Bytes
+	return c.recorded(ctx, r.ContainerID, rec)
+}
+
+// detachUnreadable detaches a sandbox whose journal cannot be read: what libcni
+// has recorded of it, and the networks that the pod names, or the default one. It
+// sets the journal aside when all of that succeeded and was something.
+func (c *CNI) detachUnreadable(turn turns, lock *locks.Sandbox, pod *PodNetwork, unreadable error) error {
+	ctx, cancel := turn(1)
+	defer cancel()
+	everything := *pod
+	everything.Networks = nil
+	list, err := c.others(ctx, &everything)
+	defer func() { closeAll(list) }()
+	errs := []error{err}
+	for _, a := range without(c.planLoaded(pod, nil), list) {
+		a.ns, err = c.openNetNS(ctx, a.NetNS, netns.ID{})
+		errs, list = append(errs, err), append(list, a)
+	}
+	if len(list) == 0 {
+		errs = append(errs, errNothingToSend)
+	}
+	for i, a := range slices.Backward(list) {
+		ctx, cancel := turn(i + 1)
+		errs = append(errs, c.detachOne(ctx, lock, a))
+		cancel()
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(recordError(unreadable), err)
+	}
+	c.opts.log.Warn("the record of a sandbox could not be read: it was detached by what libcni recorded and what the caller named",
+		"sandbox", pod.ID, "err", unreadable)
+	return recordError(c.journal.SetAside(pod.ID))
+}
+
+var errNothingToSend = fmt.Errorf("%w: no network of it is known: name its networks", ErrBadRecord)

@@ -11,7 +11,7 @@ const (
 	// caller names none.
 	DefaultInterfaceName = "eth0"
 
-	// CNIPluginName is what [Plugin.Name] answers.
+	// CNIPluginName is what [CNI.Name] returns.
 	CNIPluginName = "cni"
 )
 
@@ -43,9 +43,10 @@ type IPRange struct {
 }
 
 // RuntimeConfig is what one pod asks of one network. Every field is optional;
-// the zero value asks for nothing. What a plugin is told as a capability
-// reaches only those whose configuration declares that capability, as the CNI
-// conventions want it.
+// the zero value asks for nothing. A capability reaches only
+// the plugins whose configuration declares it (CNI conventions). For one that no
+// plugin declares, see [WithStrictCapabilities]. Texts must be valid UTF-8 without
+// control characters.
 type RuntimeConfig struct {
 	// IP is a static address, with or without a prefix length. It is passed as
 	// the capability "ips" and as IP in CNI_ARGS.
@@ -132,7 +133,8 @@ type PodNetwork struct {
 	Networks []NetAttachment
 
 	// RuntimeConfig is what the pod asks of a network, by the network's name.
-	// Networks that the pod is not attached to are ignored, here and in Aliases.
+	// For a network that the pod is not attached to, see
+	// [WithStrictCapabilities].
 	RuntimeConfig map[string]RuntimeConfig
 
 	// InterfaceConfig is what the pod asks of one attachment, by the name of
@@ -158,20 +160,20 @@ type NetResult struct {
 	// NetAttachment names the network and the interface.
 	NetAttachment
 
-	// Result is what the network's last plugin answered, in the version of the
-	// network's configuration. It is nil when the chain gave no result.
+	// Result is what the network's last plugin returned, in the version of the
+	// network's configuration.
 	Result types.Result
 }
 
 // CNIPlugin is what a container runtime asks of this package. It has exactly
 // the methods of github.com/cri-o/ocicni v0.5.1, so that callers and their
-// mocks keep compiling; what is new is on [*Plugin].
+// mocks keep compiling; what is new is on [*CNI].
 type CNIPlugin interface {
-	// Name is always [CNIPluginName].
+	// Name returns [CNIPluginName].
 	Name() string
 
-	// GetDefaultNetworkName is the name of the network that a pod gets which
-	// names none; empty when there is none at the moment.
+	// GetDefaultNetworkName returns the name of the network that a pod gets
+	// which names none, or "".
 	GetDefaultNetworkName() string
 
 	// SetUpPod is SetUpPodWithContext with a context that never ends.
@@ -183,15 +185,15 @@ type CNIPlugin interface {
 	// TearDownPod is TearDownPodWithContext with a context that never ends.
 	TearDownPod(network PodNetwork) error
 
-	// TearDownPodWithContext detaches the pod from everything that it is
-	// attached to.
+	// TearDownPodWithContext detaches the pod from the networks that it names,
+	// or from all that it is attached to when it names none.
 	TearDownPodWithContext(ctx context.Context, network PodNetwork) error
 
 	// GetPodNetworkStatus is GetPodNetworkStatusWithContext with a context
 	// that never ends.
 	GetPodNetworkStatus(network PodNetwork) ([]NetResult, error)
 
-	// GetPodNetworkStatusWithContext answers what attaching the pod gave.
+	// GetPodNetworkStatusWithContext returns what attaching the pod gave.
 	GetPodNetworkStatusWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error)
 
 	// GC removes what is left of pods that are not among validPods.
@@ -200,7 +202,7 @@ type CNIPlugin interface {
 	// Status is StatusWithContext with a context that never ends.
 	Status() error
 
-	// StatusWithContext is nil when pods can be attached, and otherwise says
+	// StatusWithContext returns nil when pods can be attached, and otherwise
 	// why not.
 	StatusWithContext(ctx context.Context) error
 
@@ -208,4 +210,4 @@ type CNIPlugin interface {
 	Shutdown() error
 }
 
-var _ CNIPlugin = (*Plugin)(nil)
+var _ CNIPlugin = (*CNI)(nil)

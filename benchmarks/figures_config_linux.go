@@ -73,7 +73,7 @@ func (n *node) write(i int, version string) error {
 		list(fmt.Sprintf("net%d", i), version, plugins...), 0o644)
 }
 
-func (n *node) open(more ...podcni.Option) (*podcni.Plugin, error) {
+func (n *node) open(more ...podcni.Option) (*podcni.CNI, error) {
 	p, err := podcni.New(append([]podcni.Option{
 		podcni.WithConfDir(n.confDir), podcni.WithBinDirs(n.binDir), podcni.WithCacheDir(n.cacheDir),
 		podcni.WithPluginEnv("NOOP_COUNT=" + n.countPath),
@@ -156,7 +156,7 @@ func changeFigure(ctx context.Context, b *bench) (figureResults, error) {
 }
 
 // change changes a network and waits until that is in force.
-func (n *node) change(p *podcni.Plugin, updates <-chan struct{}, i int, version string) (delay, cpu float64, err error) {
+func (n *node) change(p *podcni.CNI, updates <-chan struct{}, i int, version string) (delay, cpu float64, err error) {
 	cpuBefore, err := cpuTime()
 	if err != nil {
 		return 0, 0, err
@@ -185,7 +185,7 @@ const startUpCommand = "start-up"
 
 func startUp(args []string, out io.Writer) error {
 	n := &node{confDir: args[0], binDir: args[1], cacheDir: args[2], countPath: args[3]}
-	var p *podcni.Plugin
+	var p *podcni.CNI
 	cold, err := timed(func() (err error) {
 		p, err = n.open()
 		return err

@@ -94,7 +94,7 @@ func tailOf(name string, s series) bar {
 }
 
 // disturb has a pod's plugin hang and the directory change, until stop.
-func (n *node) disturb(ctx context.Context, p *podcni.Plugin, at pod) (stop func() error, err error) {
+func (n *node) disturb(ctx context.Context, p *podcni.CNI, at pod) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	before, err := n.runs()
 	if err != nil {

@@ -117,7 +117,7 @@ func (b *bench) fill(ctx context.Context, s subject, root string, n int) error {
 func (b *bench) startBeside(ctx context.Context, w work, dir string, n int) ([]row, error) {
 	var starts, lists series
 	for range b.times(5) {
-		var p *podcni.Plugin
+		var p *podcni.CNI
 		at := b.pod()
 		took, err := timed(func() error {
 			var err error

@@ -76,7 +76,7 @@ func newPodcni(w work) (subject, error) {
 
 // openPodcni makes a Plugin that reads the network from a directory and watches
 // it, as a runtime's does.
-func openPodcni(w work, more ...podcni.Option) (*podcni.Plugin, error) {
+func openPodcni(w work, more ...podcni.Option) (*podcni.CNI, error) {
 	dir, err := os.MkdirTemp(w.root, "podcni")
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func openPodcni(w work, more ...podcni.Option) (*podcni.Plugin, error) {
 		return nil, err
 	}
 	if rejected := p.Rejected(); len(rejected) > 0 {
-		return nil, fmt.Errorf("rejected: %w", &rejected[0])
+		return nil, fmt.Errorf("rejected: %w", rejected[0])
 	}
 	return p, nil
 }
@@ -112,7 +112,7 @@ func podOf(p pod) podcni.PodNetwork {
 	return network
 }
 
-func subjectOf(p *podcni.Plugin) subject {
+func subjectOf(p *podcni.CNI) subject {
 	return subject{
 		name: ours,
 		setUp: func(ctx context.Context, at pod) error {

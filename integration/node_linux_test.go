@@ -27,7 +27,7 @@ const pluginPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // node is a host with pods: the sandbox that a test runs in.
 type node struct {
-	*podcni.Plugin
+	*podcni.CNI
 	t        *testing.T
 	dir      string // of the node's own files
 	binDir   string
@@ -97,7 +97,7 @@ func (n *node) load(stays []string, networks ...object) {
 	require.NoError(n.t, err)
 	n.t.Cleanup(func() { require.NoError(n.t, p.Shutdown()) })
 	require.Empty(n.t, p.Rejected())
-	n.Plugin = p
+	n.CNI = p
 }
 
 func (n *node) cacheDir() string { return filepath.Join(n.dir, "cache") }
@@ -156,7 +156,7 @@ func (p *pod) attach() podcni.PodResult {
 	t.Helper()
 	results, err := p.n.SetUpPodWithContext(t.Context(), p.PodNetwork)
 	require.NoError(t, err)
-	got, err := podcni.ReadResults(results)
+	got, err := podcni.MergeResults(results)
 	require.NoError(t, err)
 	require.NotEmpty(t, got.IPs)
 	for _, ip := range got.IPs {

@@ -247,7 +247,7 @@ func (f *flags) absolute() error {
 }
 
 // open makes the Plugin that the flags describe.
-func (e *env) open(more ...podcni.Option) (*podcni.Plugin, error) {
+func (e *env) open(more ...podcni.Option) (*podcni.CNI, error) {
 	// What New finds the commands say themselves; of what it did, the warnings
 	// are worth reading.
 	level := new(slog.LevelVar)
@@ -260,7 +260,7 @@ func (e *env) open(more ...podcni.Option) (*podcni.Plugin, error) {
 		podcni.WithOwner(owner),
 		podcni.WithLogger(slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))),
 	}
-	opts = append(opts, podcni.WithConfDir(e.confDir))
+	opts = append(opts, podcni.WithConfDir(e.confDir), podcni.WithStrictCapabilities())
 	if len(e.binDirs) > 0 {
 		opts = append(opts, podcni.WithBinDirs(e.binDirs...))
 	}

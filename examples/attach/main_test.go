@@ -239,7 +239,7 @@ func TestNetworksAndStatus(t *testing.T) {
 	s.conf.Remove("")
 	for _, command := range []string{"networks", "status", "list", "gc --all"} {
 		_, _, errs = s.attach(strings.Fields(command)...)
-		require.Equal(t, command == "networks" || command == "status", strings.Contains(errs, "no such configuration directory"), errs)
+		require.Equal(t, command == "networks" || command == "status", strings.Contains(errs, "No CNI configuration file in"), errs)
 		require.LessOrEqual(t, strings.Count(errs, "\n"), 1, errs)
 	}
 }

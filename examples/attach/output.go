@@ -40,7 +40,7 @@ func (e *env) printResults(w io.Writer, pod podcni.PodNetwork, results []podcni.
 		}
 		return e.printJSON(w, out)
 	}
-	all, err := podcni.ReadResults(results)
+	all, err := podcni.MergeResults(results)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ type networksJSON struct {
 	Rejected []rejectedJSON `json:"rejected"`
 }
 
-func jsonStatus(ready error, p *podcni.Plugin) statusJSON {
+func jsonStatus(ready error, p *podcni.CNI) statusJSON {
 	lists := jsonNetworks(p.Networks(), p.Rejected())
 	s := statusJSON{
 		Ready: ready == nil, Default: p.GetDefaultNetworkName(),
@@ -130,7 +130,7 @@ func jsonStatus(ready error, p *podcni.Plugin) statusJSON {
 	return s
 }
 
-func jsonNetworks(loaded []podcni.Network, rejected []podcni.ConfigError) networksJSON {
+func jsonNetworks(loaded []podcni.Network, rejected []*podcni.ConfigError) networksJSON {
 	out := networksJSON{Networks: []networkJSON{}, Rejected: []rejectedJSON{}}
 	for i := range loaded {
 		n := &loaded[i]
@@ -139,7 +139,7 @@ func jsonNetworks(loaded []podcni.Network, rejected []podcni.ConfigError) networ
 		})
 	}
 	for i := range rejected {
-		r := &rejected[i]
+		r := rejected[i]
 		out.Rejected = append(out.Rejected, rejectedJSON{Path: r.Path, Network: r.Network, Reason: r.Err.Error()})
 	}
 	return out

@@ -33,7 +33,7 @@ func runCommand(ctx context.Context, e *env) (err error) {
 	if e.id == "" {
 		e.id = "attach-" + strings.ToLower(rand.Text()[:12])
 	}
-	return e.with(func(p *podcni.Plugin) (err error) {
+	return e.with(func(p *podcni.CNI) (err error) {
 		ns, err := e.makeNetNS()
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func runCommand(ctx context.Context, e *env) (err error) {
 }
 
 // attachWithin attaches the pod within --timeout.
-func (e *env) attachWithin(ctx context.Context, p *podcni.Plugin, pod podcni.PodNetwork) ([]podcni.NetResult, error) {
+func (e *env) attachWithin(ctx context.Context, p *podcni.CNI, pod podcni.PodNetwork) ([]podcni.NetResult, error) {
 	if e.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, e.timeout)

@@ -14,7 +14,7 @@ import (
 )
 
 // with opens the Plugin for one step and shuts it down after it.
-func (e *env) with(do func(p *podcni.Plugin) error, opts ...podcni.Option) (err error) {
+func (e *env) with(do func(p *podcni.CNI) error, opts ...podcni.Option) (err error) {
 	p, err := e.open(opts...)
 	if err != nil {
 		return err
@@ -31,14 +31,14 @@ func (e *env) noArgs() error {
 }
 
 // withPod is with for a step on the sandbox that the flags describe.
-func (e *env) withPod(do func(p *podcni.Plugin, pod podcni.PodNetwork) error) error {
+func (e *env) withPod(do func(p *podcni.CNI, pod podcni.PodNetwork) error) error {
 	if e.id == "" {
 		return usageError("--id is needed")
 	}
 	if err := e.noArgs(); err != nil {
 		return err
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		pod, err := e.pod(p.GetDefaultNetworkName())
 		if err != nil {
 			return err
@@ -48,7 +48,7 @@ func (e *env) withPod(do func(p *podcni.Plugin, pod podcni.PodNetwork) error) er
 }
 
 func add(ctx context.Context, e *env) error {
-	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
+	return e.withPod(func(p *podcni.CNI, pod podcni.PodNetwork) error {
 		undo := func() error { return nil }
 		if e.newNetNS {
 			ns, err := e.makeNetNS()
@@ -78,7 +78,7 @@ func (e *env) makeNetNS() (*podcni.NetNS, error) {
 }
 
 func del(ctx context.Context, e *env) error {
-	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
+	return e.withPod(func(p *podcni.CNI, pod podcni.PodNetwork) error {
 		if err := p.TearDownPodWithContext(ctx, pod); err != nil || !e.removeNetNS {
 			return err
 		}
@@ -94,7 +94,7 @@ func del(ctx context.Context, e *env) error {
 }
 
 func check(ctx context.Context, e *env) error {
-	return e.withPod(func(p *podcni.Plugin, pod podcni.PodNetwork) error {
+	return e.withPod(func(p *podcni.CNI, pod podcni.PodNetwork) error {
 		if err := p.CheckPod(ctx, pod); err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func status(ctx context.Context, e *env) error {
 	if !e.wait {
 		opts = append(opts, podcni.WithoutWatch())
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		err := p.StatusWithContext(ctx)
 		if err != nil && e.wait {
 			fmt.Fprintf(e.stderr, "attach: waiting: %s\n", oneLine(err.Error()))
@@ -140,7 +140,7 @@ func networks(ctx context.Context, e *env) error {
 	if err := e.noArgs(); err != nil {
 		return err
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		loaded, rejected := p.Networks(), p.Rejected()
 		if e.json {
 			return e.printJSON(e.stdout, jsonNetworks(loaded, rejected))
@@ -168,7 +168,7 @@ func list(ctx context.Context, e *env) error {
 	if err := e.noArgs(); err != nil {
 		return err
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		attachments, err := p.Attachments(ctx)
 		if err != nil {
 			return err
@@ -207,14 +207,14 @@ func gc(ctx context.Context, e *env) error {
 	for i, id := range e.args {
 		valid[i] = &podcni.PodNetwork{ID: id}
 	}
-	return e.with(func(p *podcni.Plugin) error { return p.GC(ctx, valid) }, podcni.WithoutWatch())
+	return e.with(func(p *podcni.CNI) error { return p.GC(ctx, valid) }, podcni.WithoutWatch())
 }
 
 func forget(ctx context.Context, e *env) error {
 	if len(e.args) == 0 {
 		return usageError("name the sandboxes to forget")
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		var errs []error
 		for _, id := range e.args {
 			if err := p.Forget(ctx, id); err != nil {

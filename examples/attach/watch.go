@@ -31,7 +31,7 @@ func watch(ctx context.Context, e *env) error {
 	if !e.verbose {
 		quiet = append(quiet, podcni.WithLogger(nil)) // of changes we tell ourselves
 	}
-	return e.with(func(p *podcni.Plugin) error {
+	return e.with(func(p *podcni.CNI) error {
 		updates := p.Updates(ctx)
 		tick := time.NewTicker(statusEvery)
 		defer tick.Stop()
@@ -56,7 +56,7 @@ func watch(ctx context.Context, e *env) error {
 	}, quiet...)
 }
 
-func look(p *podcni.Plugin, ready error) view {
+func look(p *podcni.CNI, ready error) view {
 	v := view{ready: "ready"}
 	if ready != nil {
 		v.ready = oneLine(ready.Error())
@@ -77,7 +77,7 @@ func look(p *podcni.Plugin, ready error) view {
 }
 
 // printChange prints what came (+), what went (-), and readiness if it changed.
-func (e *env) printChange(last, now *view, ready error, p *podcni.Plugin) error {
+func (e *env) printChange(last, now *view, ready error, p *podcni.CNI) error {
 	if last.ready == now.ready && slices.Equal(last.networks, now.networks) && slices.Equal(last.rejected, now.rejected) {
 		return nil
 	}

@@ -95,7 +95,7 @@ func (d *demo) run(ctx context.Context) error {
 }
 
 // start writes the network's configuration and makes the Plugin.
-func (d *demo) start() (*podcni.Plugin, error) {
+func (d *demo) start() (*podcni.CNI, error) {
 	host, err := podcni.OpenNetNS("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (d *demo) newPod(name string) (*pod, error) {
 }
 
 // together attaches the pods and has them talk.
-func (d *demo) together(ctx context.Context, p *podcni.Plugin, web, client *pod) {
+func (d *demo) together(ctx context.Context, p *podcni.CNI, web, client *pod) {
 	for _, pod := range []*pod{web, client} {
 		if !d.check("pod "+pod.Name+" is attached", d.attach(ctx, p, pod)) {
 			return
@@ -198,12 +198,12 @@ func (d *demo) together(ctx context.Context, p *podcni.Plugin, web, client *pod)
 	d.check(fmt.Sprintf("%d MB into pod web take their time at %d Mbit/s", sent/1_000_000, rate/1_000_000), err)
 }
 
-func (d *demo) attach(ctx context.Context, p *podcni.Plugin, pod *pod) error {
+func (d *demo) attach(ctx context.Context, p *podcni.CNI, pod *pod) error {
 	results, err := p.SetUpPodWithContext(ctx, pod.PodNetwork)
 	if err != nil {
 		return err
 	}
-	pod.sum, err = podcni.ReadResults(results)
+	pod.sum, err = podcni.MergeResults(results)
 	return err
 }
 
@@ -247,7 +247,7 @@ func (d *demo) table(pods ...*pod) {
 }
 
 // apart detaches the pods and looks for what is left of them.
-func (d *demo) apart(ctx context.Context, p *podcni.Plugin, pods ...*pod) {
+func (d *demo) apart(ctx context.Context, p *podcni.CNI, pods ...*pod) {
 	// Also when the demonstration was interrupted.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoTime)
 	defer cancel()
@@ -304,7 +304,7 @@ func (d *demo) noAddress() error {
 	return nil
 }
 
-func (d *demo) noRecord(ctx context.Context, p *podcni.Plugin) error {
+func (d *demo) noRecord(ctx context.Context, p *podcni.CNI) error {
 	attachments, err := p.Attachments(ctx)
 	if err != nil {
 		return err

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package podcni
-
-import "os"
-
-// thisWriter identifies this process.
-func thisWriter() writerID { return writerID{PID: os.Getpid()} }
