@@ -10,10 +10,13 @@ import (
 // fileLocks says that processes can be kept apart.
 const fileLocks = true
 
-// lockFile is one opening of the lock file. Locks belong to it, not to the
-// process or the thread, and end when it is closed. All methods work on nil,
-// where every lock is free.
-type lockFile struct{ fd int }
+// lockFile is an opening of the lock file. Locks belong to it, not to the process
+// or the thread, and end when it is closed. lock and unlock work on nil, where every
+// lock is free.
+type lockFile struct {
+	fd    int
+	users int // guarded by Locks.mu
+}
 
 func openLockFile(path string) (*lockFile, error) { return open(path, 0) }
 
@@ -43,22 +46,23 @@ func (f *lockFile) lock(offset int64, alone bool) (bool, error) {
 	if alone {
 		kind = unix.F_WRLCK
 	}
-	err := f.set(kind, offset, 1)
+	err := f.set(kind, offset)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
+// unlock gives a lock back. To close the opening would not do: a process that is
+// being forked at this moment has it, too, until its exec.
 func (f *lockFile) unlock(offset int64) {
 	if f != nil {
-		_ = f.set(unix.F_UNLCK, offset, 1) // it fails only for a file that is closed
+		_ = f.set(unix.F_UNLCK, offset) // it fails only for a file that is closed
 	}
 }
 
-// set changes the locks of so many bytes; 0 means all from offset on.
-func (f *lockFile) set(kind int16, offset, bytes int64) error {
-	lk := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: offset, Len: bytes}
+func (f *lockFile) set(kind int16, offset int64) error {
+	lk := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: offset, Len: 1}
 	for {
 		if err := unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &lk); !errors.Is(err, unix.EINTR) {
 			return err
@@ -66,14 +70,7 @@ func (f *lockFile) set(kind int16, offset, bytes int64) error {
 	}
 }
 
-// close gives all locks back. It does so explicitly: a process that is being forked
-// at this moment has the opening, too, until its exec.
-func (f *lockFile) close() {
-	if f != nil {
-		_ = f.set(unix.F_UNLCK, 0, 0) // all of them; it fails only for a file that is closed
-		_ = unix.Close(f.fd)          // nothing was written
-	}
-}
+func (f *lockFile) close() { _ = unix.Close(f.fd) } // nothing was written
 
 // isAt reports whether the path leads to this very file.
 func (f *lockFile) isAt(path string) bool {

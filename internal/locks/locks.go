@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -34,16 +35,24 @@ func (e *FileError) Error() string { return fmt.Sprintf("lock file %s: %v", e.Pa
 
 func (e *FileError) Unwrap() error { return e.Err }
 
-// Locks are the locks of one cache directory. It holds nothing open while
-// nothing is locked, and is safe for concurrent use.
+// Locks are the locks of one cache directory. It holds nothing open while nothing
+// is locked, and is safe for concurrent use.
 type Locks struct {
 	dir, path string
 	results   string
 	log       *slog.Logger
 	logOnce   sync.Once // about locks that cannot be had
 
+	// What this process holds is kept apart by semaphores. The file's locks are
+	// the process's: all operations share one opening of it, because each fork
+	// goes through all locks for each opening.
 	sandboxes keyed // each held by one
+	names     keyed // each held by one
 	networks  keyed // each held by many, or by a GC alone
+
+	mu     sync.Mutex     // guards what follows; under it only the lock file is looked at
+	file   *lockFile      // the opening that new locks are taken with; nil when there is none
+	shares map[string]int // operations on a network, by its name
 }
 
 // New makes the locks. It touches nothing on disk: the first set-up does.
@@ -51,7 +60,8 @@ func New(cacheDir string, log *slog.Logger) *Locks {
 	dir := filepath.Join(cacheDir, "podcni")
 	return &Locks{
 		dir: dir, path: filepath.Join(dir, ".lock"), results: filepath.Join(cacheDir, "results"), log: log,
-		sandboxes: keyed{places: 1}, networks: keyed{places: wholeNetwork},
+		sandboxes: keyed{places: 1}, names: keyed{places: 1}, networks: keyed{places: wholeNetwork},
+		shares: make(map[string]int),
 	}
 }
 
@@ -71,12 +81,8 @@ const (
 // Sandbox is the lock of one sandbox, held.
 type Sandbox struct {
 	locks   *Locks
-	id      string
 	file    *lockFile // nil where processes are not kept apart
-	release func()
-
-	mu     sync.Mutex // guards shares
-	shares map[string]int
+	release []func()  // in reverse
 }
 
 // Sandbox waits for the sandbox under ctx. The error wraps ctx's, and ErrBusy
@@ -99,7 +105,7 @@ func (l *Locks) Sandbox(ctx context.Context, id string, create bool) (*Sandbox, 
 		}
 		return nil, err
 	}
-	return &Sandbox{locks: l, id: id, file: file, release: release}, nil
+	return l.newSandbox(file, sandboxByte(id), release), nil
 }
 
 // TrySandbox is Sandbox without waiting; nil when somebody else has it.
@@ -113,7 +119,11 @@ func (l *Locks) TrySandbox(id string) (*Sandbox, error) {
 		release()
 		return nil, err
 	}
-	return &Sandbox{locks: l, id: id, file: file, release: release}, nil
+	return l.newSandbox(file, sandboxByte(id), release), nil
+}
+
+func (l *Locks) newSandbox(file *lockFile, offset int64, release func()) *Sandbox {
+	return &Sandbox{locks: l, file: file, release: []func(){release, func() { l.give(file, offset) }}}
 }
 
 // Busy reports which sandboxes this process is at work on.
@@ -121,36 +131,47 @@ func (l *Locks) Busy() map[string]bool { return l.sandboxes.held() }
 
 // Release gives the sandbox back. Call it once.
 func (s *Sandbox) Release() {
-	s.file.close()
-	s.release()
+	for _, release := range slices.Backward(s.release) {
+		release()
+	}
 }
 
 // Claim keeps a name, for which sandboxes may compete, for as long as the
 // sandbox is held. It reports whether nobody else has it.
 func (s *Sandbox) Claim(name string) (bool, error) {
-	return s.file.lock(nameByte(name), true)
+	release := s.locks.names.try(name, 1)
+	if release == nil {
+		return false, nil
+	}
+	ok, err := s.file.lock(nameByte(name), true)
+	if !ok || err != nil {
+		release()
+		return false, err
+	}
+	s.release = append(s.release, release, func() { s.file.unlock(nameByte(name)) })
+	return true, nil
 }
 
 // Network waits, under ctx, until no GC has the network. The error wraps ErrBusy
-// and ctx's. The caller calls release once.
+// and ctx's. The caller calls release once, before the sandbox is released.
 func (s *Sandbox) Network(ctx context.Context, name string) (release func(), err error) {
-	leave, err := s.locks.networks.acquire(ctx, name, 1)
+	l := s.locks
+	leave, err := l.networks.acquire(ctx, name, 1)
 	if err != nil {
 		return nil, fmt.Errorf("%w: a GC has network %q: %w", ErrBusy, name, err)
 	}
-	s.mu.Lock()
-	if s.shares == nil {
-		s.shares = make(map[string]int)
-	}
-	s.shares[name]++
-	s.mu.Unlock()
+	// Operations of this process share one lock between processes.
+	l.mu.Lock()
+	l.shares[name]++
+	l.mu.Unlock()
 	release = func() {
-		s.mu.Lock()
-		s.shares[name]--
-		if s.shares[name] == 0 {
+		l.mu.Lock()
+		l.shares[name]--
+		if l.shares[name] == 0 {
+			delete(l.shares, name)
 			s.file.unlock(networkByte(name))
 		}
-		s.mu.Unlock()
+		l.mu.Unlock()
 		leave()
 	}
 	err = poll(ctx, func() (bool, error) { return s.file.lock(networkByte(name), false) })
@@ -194,7 +215,7 @@ func (l *Locks) networkWithin(ctx context.Context, name string) (release func(),
 		return nil, err
 	}
 	return func() {
-		file.close()
+		l.give(file, networkByte(name))
 		leave()
 	}, nil
 }
@@ -226,23 +247,20 @@ func poll(ctx context.Context, try func() (bool, error)) error {
 	}
 }
 
-// try opens the lock file and locks one byte of it. A nil file stands for a lock
-// that cannot be had and need not be.
+// try locks one byte of the lock file. A nil file stands for a lock that cannot be
+// had and need not be.
 func (l *Locks) try(create bool, offset int64, alone bool) (file *lockFile, ok bool, err error) {
 	file, err = l.open(create)
-	if err == nil && file != nil {
-		ok, err = file.lock(offset, alone)
-		if err == nil && ok && !file.isAt(l.path) {
-			ok = false // it was removed: who comes next locks another file
-		}
-		if ok {
+	if file != nil {
+		if ok, err = file.lock(offset, alone); ok {
 			return file, true, nil
 		}
-		file.close()
+		l.close(file)
+		if err == nil {
+			return nil, false, nil
+		}
 	}
 	switch {
-	case err == nil && file != nil:
-		return nil, false, nil
 	case err == nil, noLocksHere(err):
 	case create:
 		return nil, false, &FileError{Path: l.path, Err: err}
@@ -255,25 +273,58 @@ func (l *Locks) try(create bool, offset int64, alone bool) (file *lockFile, ok b
 	return nil, true, nil
 }
 
-// open opens the lock file, first making it if create is set or libcni has
-// recorded something. It returns nil when there is nothing to lock.
+// give gives a lock of try back.
+func (l *Locks) give(file *lockFile, offset int64) {
+	if file != nil {
+		file.unlock(offset)
+		l.close(file)
+	}
+}
+
+// open opens the lock file, or returns what is open of it. It makes the file if
+// create is set or libcni has recorded something, and returns nil when there is
+// nothing to lock. The caller calls close.
 func (l *Locks) open(create bool) (*lockFile, error) {
 	if !fileLocks {
 		return nil, nil
 	}
-	file, err := openLockFile(l.path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return file, err
-	}
-	if !create {
-		if _, err := os.Stat(l.results); err != nil {
-			return nil, nil //nolint:nilerr // nothing is recorded, or it is for others to say
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Who holds locks of a file that was removed keeps that. Who comes next locks
+	// another one.
+	if l.file == nil || !l.file.isAt(l.path) {
+		file, err := openLockFile(l.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			if !create {
+				if _, err := os.Stat(l.results); err != nil {
+					return nil, nil //nolint:nilerr // nothing is recorded, or it is for others to say
+				}
+			}
+			if err := os.MkdirAll(l.dir, 0o700); err != nil {
+				return nil, err
+			}
+			file, err = createLockFile(l.path)
 		}
+		if err != nil {
+			return nil, err
+		}
+		l.file = file
 	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return nil, err
+	l.file.users++
+	return l.file, nil
+}
+
+func (l *Locks) close(file *lockFile) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	file.users--
+	if file.users > 0 {
+		return
 	}
-	return createLockFile(l.path)
+	file.close()
+	if l.file == file {
+		l.file = nil
+	}
 }
 
 // The bytes of the lock file: a range for each kind.

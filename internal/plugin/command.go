@@ -18,7 +18,9 @@ func runCommand(ctx context.Context, c *command) (ended, error) {
 	cmd.SysProcAttr = groupAttr()
 	cmd.Cancel = func() error { endGroup(cmd.Process, true); return nil }
 	cmd.WaitDelay = 5 * drainGrace // its readers are goroutines, which may come late
-	if err := cmd.Start(); err != nil {
+	err := cmd.Start()
+	c.started()
+	if err != nil {
 		return ended{}, err
 	}
 
@@ -33,7 +35,7 @@ func runCommand(ctx context.Context, c *command) (ended, error) {
 		_ = sleep(killed, termGrace)
 		kill()
 	})
-	err := cmd.Wait()
+	err = cmd.Wait()
 	end := ended{exit: -1, stdout: stdout.buf, stderr: stderr.String()}
 	if !unwatch() {
 		end.failed = <-stopped

@@ -14,6 +14,9 @@ type command struct {
 	path  string
 	env   []string
 	stdin []byte
+	// started is called when the next process may start: this one has, and has
+	// ended or is a slow one.
+	started func()
 	// tooMuch is called when the process printed more than maxStdout. It ends the
 	// context of the run.
 	tooMuch func()

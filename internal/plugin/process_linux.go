@@ -58,6 +58,7 @@ func (p processes) run(ctx context.Context, c *command) (ended, error) {
 		return ended{}, err
 	}
 	ch.quick()
+	c.started() // this one is gone, or slow
 	if ch.handle(); ch.exited && ch.drained() {
 		return ch.reap(nil), nil
 	}
