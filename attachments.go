@@ -164,8 +164,9 @@ type sandboxRecords struct {
 // knows. What cannot be read is in bad. With an error, the rest is what could be
 // read.
 func (c *CNI) allRecords(ctx context.Context) (all []*sandboxRecords, bad []*RecordError, err error) {
-	ids, err := c.journal.List()
+	// A journal is there before its results: those that are found first have theirs.
 	names, namesErr := c.journal.ResultNames()
+	ids, err := c.journal.List()
 	errs := []error{recordError(err), recordError(namesErr)}
 	unknown := make(map[string]bool, len(names))
 	for _, name := range names {

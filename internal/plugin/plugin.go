@@ -186,7 +186,7 @@ func (r *Runner) Run(ctx context.Context, c Call) (Outcome, error) {
 	if w.phase.CompareAndSwap(preparing, abandoned) {
 		w.endTurn()
 		none.TimedOut = timedOut(ctx)
-		return none, contextError(ctx)
+		return none, w.overdue(ctx)
 	}
 	patience := time.NewTimer(termGrace + killGrace)
 	defer patience.Stop()
@@ -246,6 +246,7 @@ type worker struct {
 	cancel context.CancelCauseFunc
 	phase  atomic.Int32
 	turn   atomic.Pointer[func()] // gives the turn to start back; nil without one
+	busy   atomic.Pointer[error]  // why the last try to start failed, if one did
 
 	done chan struct{} // closed when out and err are set
 	out  Outcome
@@ -271,11 +272,11 @@ func (w *worker) work(ctx context.Context) {
 		switch {
 		case err == nil:
 			w.finish(ctx, end)
-		case isBusy(err) && sleep(ctx, busyDelay) == nil && w.phase.CompareAndSwap(starting, preparing):
+		case isBusy(err) && w.phase.Load() == starting:
+			w.busy.Store(&err)
+			w.phase.Store(preparing)
+			_ = sleep(ctx, busyDelay) // the next attempt sees the end of ctx
 			continue
-		case isBusy(err):
-			w.out.TimedOut = timedOut(ctx)
-			w.err = fmt.Errorf("%w: %w", contextError(ctx), err)
 		default:
 			w.out.TimedOut = ctx.Err() != nil && timedOut(ctx)
 			w.err = err
@@ -284,13 +285,21 @@ func (w *worker) work(ctx context.Context) {
 	}
 }
 
+// overdue is the error of a run whose time was over before the process started.
+func (w *worker) overdue(ctx context.Context) error {
+	if busy := w.busy.Load(); busy != nil {
+		return fmt.Errorf("%w: %w", contextError(ctx), *busy)
+	}
+	return contextError(ctx)
+}
+
 // attempt runs the process. An error says that it did not start.
 func (w *worker) attempt(ctx context.Context) (ended, error) {
 	if w.opts.Exec == nil {
 		peek(w.out.Path)
 	}
 	if w.starts.Acquire(ctx, 1) != nil {
-		return ended{}, contextError(ctx)
+		return ended{}, w.overdue(ctx)
 	}
 	release := func() { w.starts.Release(1) }
 	w.turn.Store(&release)
@@ -304,7 +313,7 @@ func (w *worker) attempt(ctx context.Context) (ended, error) {
 	}
 	env := w.environ(ctx, &w.call, netNS)
 	if ctx.Err() != nil || !w.phase.CompareAndSwap(preparing, starting) {
-		return ended{}, contextError(ctx)
+		return ended{}, w.overdue(ctx)
 	}
 	if w.opts.Exec != nil {
 		return w.exec(ctx, env), nil
