@@ -9,7 +9,7 @@ func figures() []figure {
 		{"setup-1-tmpfs", "SetUpPod, one plugin that does nothing, records on tmpfs", setUpFigure(setUpCase{plugins: 1, rounds: 700, tmpfs: true})},
 		{"setup-1-go", "SetUpPod, one plugin that does nothing, written in Go", setUpFigure(setUpCase{plugins: 1, rounds: 500, goNoop: true})},
 		{"setup-3", "SetUpPod, three plugins that do nothing", setUpFigure(setUpCase{plugins: 3, rounds: 700, must: map[string]*bound{
-			peerLib: ratioAtMost(0.95),
+			peerLib: ratioAtMost(0.92),
 		}})},
 		{"storm", "pods at once, three plugins each", stormFigure},
 		{"teardown", "TearDownPod and start-up beside recorded attachments", tearDownFigure},

@@ -86,7 +86,7 @@ type child struct {
 	unsent []byte // of its stdin
 	out    capture
 	errs   tail
-	buf    [8 << 10]byte
+	buf    [2 << 10]byte
 }
 
 // startChild starts the process with as much of stdin written as its pipe takes.

@@ -57,7 +57,7 @@ func CheckResult(stdout []byte, cniVersion string) ([]byte, error) {
 	if want == "" {
 		want = spec.Unversioned
 	}
-	if s.CNIVersion == looseString(want) && onlyOneVersion(raw) {
+	if text(s.CNIVersion) == want && onlyOneVersion(raw) {
 		return raw, nil
 	}
 	return convert(raw, want)
@@ -66,11 +66,11 @@ func CheckResult(stdout []byte, cniVersion string) ([]byte, error) {
 // shape is what of a result libcni's types cannot be without. As encoding/json does
 // there, it takes keys in any letter case.
 type shape struct {
-	CNIVersion looseString     `json:"cniVersion"`
+	CNIVersion loose           `json:"cniVersion"`
 	Code       json.RawMessage `json:"code"`
 	Interfaces []*struct{}     `json:"interfaces"`
 	IPs        []*struct {
-		Address looseString `json:"address"`
+		Address loose `json:"address"`
 	} `json:"ips"`
 	Routes []*shapeRoute   `json:"routes"`
 	IP4    json.RawMessage `json:"ip4"` // before version 0.3.0
@@ -78,23 +78,28 @@ type shape struct {
 }
 
 type shapeRoute struct {
-	Dst looseString `json:"dst"`
+	Dst loose `json:"dst"`
 }
 
 type shapeIP struct {
-	IP     looseString   `json:"ip"`
+	IP     loose         `json:"ip"`
 	Routes []*shapeRoute `json:"routes"`
 }
 
-// looseString is a string if it is one, and empty otherwise.
-type looseString string
+// loose is any value, where libcni expects a string.
+type loose = json.RawMessage
 
-func (s *looseString) UnmarshalJSON(b []byte) error {
-	*s = ""
-	if b[0] != '"' {
-		return nil
+// text is the value if it is a string, and empty otherwise.
+func text(value loose) string {
+	if len(value) <= len(`""`) || value[0] != '"' {
+		return ""
 	}
-	return json.Unmarshal(b, (*string)(s))
+	if plain := value[1 : len(value)-1]; bytes.IndexByte(plain, '\\') < 0 {
+		return string(plain)
+	}
+	var s string
+	_ = json.Unmarshal(value, &s) // which has been read as JSON before
+	return s
 }
 
 // check refuses what libcni's types panic on, or write as what nobody can read.
@@ -109,7 +114,7 @@ func (s *shape) check() error {
 		if ip == nil {
 			return errNull
 		}
-		if ip.Address == "" {
+		if text(ip.Address) == "" {
 			return errNoAddress
 		}
 	}
@@ -118,7 +123,7 @@ func (s *shape) check() error {
 		if json.Unmarshal(raw, &ip) != nil || ip == nil {
 			continue // libcni's decoder says so, if it is of this version
 		}
-		if ip.IP == "" {
+		if text(ip.IP) == "" {
 			return errNoAddress
 		}
 		if err := checkRoutes(ip.Routes); err != nil {
@@ -136,7 +141,7 @@ func checkRoutes(routes []*shapeRoute) error {
 		if r == nil {
 			return errNull
 		}
-		if r.Dst == "" {
+		if text(r.Dst) == "" {
 			return errNoAddress
 		}
 	}
@@ -155,20 +160,19 @@ func convert(raw []byte, want string) ([]byte, error) {
 	if err := json.Unmarshal(raw, &object); err != nil {
 		return nil, err
 	}
-	var has looseString
-	_ = json.Unmarshal(object["cniVersion"], &has) // none is as good as another kind
-	for _, v := range []looseString{has, looseString(want)} {
-		if v != "" && !slices.Contains(version.All.SupportedVersions(), string(v)) {
+	has := text(object["cniVersion"])
+	for _, v := range []string{has, want} {
+		if v != "" && !slices.Contains(version.All.SupportedVersions(), v) {
 			return nil, fmt.Errorf("%w: %.64q", ErrUnsupportedVersion, v)
 		}
 	}
-	switch string(has) {
+	switch has {
 	case "":
 		return withVersion(object, want)
 	case want:
 		return raw, nil
 	}
-	result, err := create.Create(string(has), raw)
+	result, err := create.Create(has, raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
 	}
