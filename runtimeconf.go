@@ -196,8 +196,8 @@ func (c *CNI) checkServed(snap *confdir.Snapshot, pod *PodNetwork, plan []*attac
 	for _, a := range plan {
 		declared := snap.Network(a.Network).Capabilities
 		for _, name := range sortedKeys(a.CapabilityArgs) {
-			// Annotations are for whoever wants them.
-			if name == capAnnotations || slices.Contains(declared, name) {
+			// Annotations and the cgroup are told, not asked for.
+			if name == capAnnotations || name == capCgroupPath || slices.Contains(declared, name) {
 				continue
 			}
 			if c.opts.strictCapabilities {

@@ -174,15 +174,15 @@ func (c *CNI) makeWay(ctx context.Context, lock *locks.Sandbox, pod *PodNetwork,
 	}
 	j.Pod = journal.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
 	left, err := c.leftovers(ctx, j, plan)
+	defer func() { closeAll(left) }()
 	if err != nil {
 		return nil, err
 	}
 	others, err := c.othersInTheWay(ctx, lock, j, plan)
+	left = append(left, others...)
 	if err != nil {
 		return nil, err
 	}
-	left = append(left, others...)
-	defer closeAll(left)
 	if err := c.endOrphans(ctx, j); err != nil {
 		return nil, err
 	}
