@@ -190,8 +190,14 @@ func (c *CNI) allRecords(ctx context.Context) (all []*sandboxRecords, bad []*Rec
 		s := &sandboxRecords{id: id, path: c.journal.Path(id), journal: j, attachments: j.Attachments, whole: make([]bool, len(j.Attachments))}
 		for i, a := range j.Attachments {
 			name := filepath.Base(c.journal.ResultPath(a.Network, id, a.IfName))
-			s.whole[i] = unknown[name]
-			delete(unknown, name)
+			if !unknown[name] {
+				continue
+			}
+			kept, err := c.journal.Result(a.Network, id, a.IfName)
+			s.whole[i] = err == nil && kept != nil
+			if !errors.Is(err, ErrNameTaken) { // then it is another's
+				delete(unknown, name)
+			}
 		}
 		all = append(all, s)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podcni/podcni/internal/confdir"
@@ -205,9 +206,11 @@ func (c *CNI) podStatus(ctx context.Context, pod *PodNetwork, check bool) ([]Net
 	results := make([]NetResult, len(kept))
 	for i, k := range kept {
 		results[i].Name, results[i].Ifname = k.Network, k.IfName
-		list, err := c.recordedList(k.Network, k.record.Config)
-		if k.record.Config == nil {
+		var list *libcni.NetworkConfigList
+		if k.record.Config == nil { // another runtime's
 			list, err = c.foreignList(k.Result)
+		} else {
+			list, err = c.recordedList(k.Network, k.record.Config)
 		}
 		if err != nil {
 			return nil, &RecordError{Path: k.Path, Err: err}
@@ -285,7 +288,7 @@ func (c *CNI) keptOf(ctx context.Context, containerID string) (all []keptAttachm
 			all = append(all, keptAttachment{Result: r, record: foreignRecord(r)})
 		}
 		for _, b := range bad {
-			errs = append(errs, recordError(b.Err))
+			errs = append(errs, recordError(b))
 		}
 		if err != nil {
 			errs = append(errs, recordError(err))

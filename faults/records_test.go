@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/podcni/podcni"
+	"github.com/podcni/podcni/internal/journal"
 )
 
 // damages are what may have become of a record.
@@ -218,6 +219,36 @@ func TestNamesThatRunTogether(t *testing.T) {
 	require.NoError(t, p.TearDownPod(one))
 	require.NoError(t, p.TearDownPod(two))
 	require.Empty(t, n.records())
+}
+
+// A file of libcni's that has the name of an attachment's result, and is another's,
+// says nothing of that attachment.
+func TestResultOfAnotherAttachment(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "a-b")
+	gate := n.bin.Plugin("a").Gate("ADD")
+	one, two := n.pod("b-c", "a"), n.pod("c", "a-b")
+	cmd := n.runtime("setup", one)
+	gate.Wait(t)
+	kill(t, cmd)
+	p := n.open()
+	_, err := p.SetUpPod(two)
+	require.NoError(t, err)
+	states := make(map[string]podcni.AttachmentState)
+	list, err := p.Attachments(t.Context())
+	require.NoError(t, err)
+	for _, a := range list {
+		states[a.ContainerID] = a.State
+	}
+	require.Equal(t, map[string]podcni.AttachmentState{"b-c": podcni.AttachmentAttaching, "c": podcni.AttachmentAttached}, states)
+	require.NoError(t, os.Remove(journal.Open(n.cache, false).Path("c")), "as another runtime attaches")
+	require.NoError(t, n.open(podcni.WithOwner("other")).GC(t.Context(), nil))
+	calls := n.calls()
+	for _, call := range calls[len(calls)-2:] {
+		require.Len(t, validAttachments(t, call), 1, call.Plugin)
+	}
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "b-c"}))
+	require.FileExists(t, n.result("a-b-c-eth0"), "it is the other's")
 }
 
 // A file where the directory of records should be: nothing runs.

@@ -126,8 +126,7 @@ func (s *Store) Detached(j *Journal, keys []Key) error {
 	return s.append(j, l)
 }
 
-// Remove removes a sandbox's journal and what is left of writing it. That there
-// is none is fine.
+// Remove removes a sandbox's journal. That there is none is fine.
 func (s *Store) Remove(id string) error {
 	path := s.Path(id)
 	if err := os.Remove(path); err != nil {

@@ -21,9 +21,10 @@ import (
 
 const (
 	// identityWait and environWait bound how long the identities, and the
-	// environments, of all processes together are waited for.
-	identityWait = 500 * time.Millisecond
-	environWait  = 2 * time.Second
+	// environments, of all processes together are waited for. On a busy node a
+	// read takes its time; only one that hangs takes all of it.
+	identityWait = 2 * time.Second
+	environWait  = 5 * time.Second
 	// maxLooks bounds the reads of other processes that hang. What it leaves out
 	// counts as a read that hangs.
 	maxLooks = 512
@@ -76,7 +77,7 @@ func (r *Runner) findOrphans(ctx context.Context, writer proc.ID, runs []Attachm
 		return nil, nil
 	}
 	// The directories of the binaries may be on a file system that hangs.
-	plugins, ok := within(ctx, r, environWait, []process{{}}, func(process) binaries { return r.identify(runs) })[0]
+	plugins, ok := within(ctx, r, r.procs.environWait, []process{{}}, func(process) binaries { return r.identify(runs) })[0]
 	if !ok {
 		return nil, fmt.Errorf("looking for plugins that a dead runtime left at work, in the binary directories: %w", context.DeadlineExceeded)
 	}
@@ -86,7 +87,7 @@ func (r *Runner) findOrphans(ctx context.Context, writer proc.ID, runs []Attachm
 			suspects = append(suspects, members...)
 		}
 	}
-	environs := within(ctx, r, environWait, suspects, func(p process) environ {
+	environs := within(ctx, r, r.procs.environWait, suspects, func(p process) environ {
 		env, err := r.procs.environ(p.pid)
 		return environ{env, err}
 	})
@@ -266,7 +267,7 @@ func (r *Runner) leftBehind(ctx context.Context, all map[int]process, writer pro
 	if len(suspects) == 0 {
 		return nil
 	}
-	ids := within(ctx, r, identityWait, append(ask, process{pid: os.Getpid()}), r.procs.identity)
+	ids := within(ctx, r, r.procs.identityWait, append(ask, process{pid: os.Getpid()}), r.procs.identity)
 	candidates := make(map[int]process)
 	for _, p := range suspects {
 		p.identity, p.known = ids[p.pid]
@@ -385,7 +386,7 @@ func (r *Runner) endAll(ctx context.Context, orphans []process) error {
 		defer unix.Close(fd)
 		fds[p.pid] = fd
 	}
-	ids := within(ctx, r, identityWait, orphans, r.procs.identity)
+	ids := within(ctx, r, r.procs.identityWait, orphans, r.procs.identity)
 	for _, p := range orphans {
 		fd, open := fds[p.pid]
 		id, known := ids[p.pid]

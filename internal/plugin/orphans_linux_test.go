@@ -380,6 +380,7 @@ func TestOrphansUndecided(t *testing.T) {
 	})
 	hung, other := l.pids[0], l.pids[1]
 	r := runner(l)
+	r.procs.environWait = 2 * time.Second
 	release, asked := make(chan struct{}), make(chan struct{}, 10)
 	r.procs.environ = func(pid int) ([]byte, error) {
 		if pid == hung {
@@ -393,7 +394,7 @@ func TestOrphansUndecided(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", hung))
 	require.NotContains(t, err.Error(), fmt.Sprint(other))
-	require.GreaterOrEqual(t, time.Since(began), environWait)
+	require.GreaterOrEqual(t, time.Since(began), r.procs.environWait)
 	require.True(t, alive(hung))
 	require.False(t, alive(other))
 
@@ -408,7 +409,7 @@ func TestOrphansUndecided(t *testing.T) {
 	err = <-ended
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", hung))
-	require.Less(t, time.Since(began), environWait, "the context is the bound")
+	require.Less(t, time.Since(began), r.procs.environWait, "the context is the bound")
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, r.EndOrphans(over, l.writer, []Attachment{l.run}), context.Canceled)
@@ -435,9 +436,11 @@ func TestOrphansContext(t *testing.T) {
 		Dir:  newBin(t, map[string]string{"plugin": `trap '' TERM; echo $$ >"$DIR/pids"; while :; do sleep 1; done`}),
 		Verb: spec.Add, Plugin: "plugin", NetNS: netNS,
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*identityWait)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	err := runner(l).EndOrphans(ctx, l.writer, []Attachment{l.run})
+	r := runner(l)
+	r.procs.identityWait = 300 * time.Millisecond
+	err := r.EndOrphans(ctx, l.writer, []Attachment{l.run})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", l.pids[0]))
 }
@@ -472,16 +475,18 @@ func TestOrphansHungEnvironment(t *testing.T) {
 	<-asked
 	pid := l.pids[0]
 	r := runner(l)
+	r.procs.identityWait, r.procs.environWait = 300*time.Millisecond, time.Second
 	began := time.Now()
 	err := r.EndOrphans(t.Context(), l.writer, []Attachment{l.run})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", pid))
-	require.Less(t, time.Since(began), identityWait+environWait+time.Second)
+	require.Less(t, time.Since(began), environWait)
 	// A process that is none of ours costs the wait for its identity at most.
 	l.run.Plugins = []string{"other"}
 	began = time.Now()
 	require.NoError(t, r.EndOrphans(t.Context(), l.writer, []Attachment{l.run}))
 	require.Less(t, time.Since(began), environWait)
+	r.procs.identityWait, r.procs.environWait = identityWait, environWait
 	answer()
 	require.Eventually(t, func() bool { return r.looks.Load() == 0 }, patience, time.Millisecond)
 	require.True(t, alive(pid))

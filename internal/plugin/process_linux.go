@@ -33,12 +33,17 @@ type processes struct {
 	openPidfd func(pid, flags int) (int, error)
 	identity  func(process) identity
 	environ   func(pid int) ([]byte, error)
+
+	identityWait, environWait time.Duration
 }
 
 // newProcesses tries process descriptors on this process. Linux has had all of
 // them since 5.4; systems that pass for Linux have a part.
 func newProcesses() processes {
-	p := processes{openPidfd: unix.PidfdOpen, identity: readIdentity, environ: readEnviron}
+	p := processes{
+		openPidfd: unix.PidfdOpen, identity: readIdentity, environ: readEnviron,
+		identityWait: identityWait, environWait: environWait,
+	}
 	if fd, err := unix.PidfdOpen(unix.Getpid(), 0); err == nil {
 		defer unix.Close(fd)
 		// We are not our own child: a kernel that can wait on a descriptor says so.
