@@ -32,8 +32,7 @@ const (
 // Attachment is what is recorded about one interface of one sandbox.
 type Attachment struct {
 	// ContainerID, Network and IfName are the sandbox, the network and the
-	// interface. Of an unreadable record only ContainerID is known, and that not
-	// always.
+	// interface. Of an unreadable record, at most ContainerID is known.
 	ContainerID, Network, IfName string
 	// NetNS is the path of the network namespace at the time of the set-up.
 	NetNS string
@@ -50,17 +49,17 @@ type Attachment struct {
 	// Path is the file that records it: the sandbox's journal, or libcni's result
 	// for other runtimes.
 	Path string
-	// Err says why an unreadable record is one. It is a *RecordError.
+	// Err is the reason why the record is unreadable, a *RecordError.
 	Err error
 }
 
-// Attachments lists what is recorded in the cache directory, by whomever: by
-// sandbox, in the order of attachment, and then the files that cannot be read as
-// records, also those that were set aside. It runs no plugin and takes no lock, so
-// that it may meet operations half way. It opens a file for each sandbox: ten
-// thousand take some tenths of a second.
+// Attachments lists all records in the cache directory, also those of other
+// software. They are sorted by sandbox, then by order of attachment. Unreadable files
+// come last, with those that were set aside. It runs no plugin. It takes no lock, so
+// an operation may be unfinished. It reads two files for each pod: ten thousand pods
+// take some tenths of a second.
 //
-// With an error, the file system's or the context's, the list has what could be
+// On an error, the file system's or the context's, the list holds what could be
 // read.
 func (c *CNI) Attachments(ctx context.Context) ([]Attachment, error) {
 	if err := c.closed(); err != nil {

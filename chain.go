@@ -185,6 +185,10 @@ func (c *CNI) del(ctx context.Context, a *attachment) error {
 	wait := firstBackoff
 	for attempt := 1; ; attempt++ {
 		err := c.delOnce(ctx, a)
+		if errors.Is(err, ErrPluginNotFound) && len(a.list.Plugins) == 1 && a.list.Plugins[0].Network.Type == "loopback" {
+			// ocicni before 0.5 attached lo with it. The kernel removes lo.
+			return recordError(c.journal.RemoveResult(c.journal.ResultPath(a.Network, a.containerID, a.IfName)))
+		}
 		if err == nil || attempt >= c.opts.maxAttempts || !isCode(err, types.ErrTryAgainLater) || !sleep(ctx, wait) {
 			return err
 		}

@@ -37,9 +37,9 @@ type CNI struct {
 }
 
 // New makes a CNI. It loads the networks, asks their plugins which versions they
-// speak (VERSION), and begins to watch the directories. A directory that is
-// missing, a file that does not parse, and a plugin that is not installed are no
-// errors: see [CNI.Status] and [CNI.Rejected]. New blocks until the plugins have
+// speak (VERSION), and begins to watch the directories. These are not errors: a
+// missing directory, a file that does not parse, a plugin that is not installed. See
+// [CNI.Status] and [CNI.Rejected]. New blocks until the plugins have
 // answered, at most for the time limit of VERSION. It creates nothing on disk.
 //
 // The error wraps ErrInvalidOption and is a *FieldError.
@@ -95,10 +95,9 @@ func (o *options) probeTimeout() time.Duration {
 // Name returns [CNIPluginName].
 func (c *CNI) Name() string { return CNIPluginName }
 
-// Shutdown ends watching, and waits for that. Every later call that can fail
-// returns ErrShutdown, except Shutdown. Attached pods stay attached. Operations
-// that are under way go on until their end or their context's; Shutdown does not
-// wait for them. It always returns nil.
+// Shutdown stops watching and waits until that has stopped. Every later call that
+// can fail returns ErrShutdown, except Shutdown. Attached pods stay attached. Running
+// operations go on; Shutdown does not wait for them. It always returns nil.
 func (c *CNI) Shutdown() error {
 	c.end()
 	c.networks.Close()

@@ -12,23 +12,23 @@ import (
 	"github.com/podcni/podcni/internal/plugin"
 )
 
-// What a caller decides on. Compare with errors.Is. Texts may change.
+// Errors that callers can test with errors.Is. Their texts may change.
 var (
 	// ErrShutdown is returned after Shutdown by every call that can fail. Make a
 	// new CNI.
 	ErrShutdown = errors.New("podcni is shut down")
 
 	// ErrNotReady is wrapped by Status and WaitReady, with the reason why pods
-	// cannot be attached. It ends by itself when the reason does.
+	// cannot be attached. Status returns nil again when the reason is gone.
 	ErrNotReady = errors.New("network is not ready")
 
-	// ErrNetworkNotFound means that a network is named which is not loaded, or
-	// that a pod names none and there is no default. The error says why, as far as
-	// Rejected knows.
+	// ErrNetworkNotFound means that the named network is not loaded, or that the
+	// pod names no network and there is no default network. The error gives the
+	// reason if Rejected has it.
 	ErrNetworkNotFound = confdir.ErrNotFound
 
 	// ErrPluginNotFound means that a plugin's binary is in none of the binary
-	// directories. Install it. For a pod that is to be given up, see CNI.Forget.
+	// directories. Install it. If it will never come back, see CNI.Forget.
 	ErrPluginNotFound = plugin.ErrNotFound
 
 	// ErrAlreadyAttached is returned by a set-up of a sandbox that has one of the
@@ -81,9 +81,9 @@ var (
 	// ErrBadRecord means that a record of attachments cannot be read.
 	ErrBadRecord = journal.ErrUnreadable
 
-	// ErrNameTaken means that libcni's record of an attachment would be the file of
-	// another one: their names of network, sandbox and interface, joined by '-',
-	// are the same. Nothing was run. Choose another interface.
+	// ErrNameTaken means that two attachments would use the same file for libcni's
+	// result. The file's name joins network, sandbox and interface with '-'.
+	// Nothing was run. Choose another interface.
 	ErrNameTaken = journal.ErrNameTaken
 )
 

@@ -26,23 +26,24 @@ const (
 // sends GC to the plugins of every network of version 1.1.0 and later
 // (specification, section 2, "GC"). It is no substitute for TearDownPod.
 //
-// With [WithOwner], GC detaches what this owner attached, on whatever network.
-// Without, it detaches what runtimes without an owner attached, on networks that
-// are loaded: not what podcni recorded in another process that still runs, and of
-// what others recorded only what a CRI runtime attached
-// (K8S_POD_INFRA_CONTAINER_ID in CNI_ARGS is the sandbox's ID). It leaves networks
-// with disableGC alone, records that cannot be read, and sandboxes that an
-// operation was at work on when GC was called. It logs each attachment that it
-// detaches.
+// With [WithOwner], GC detaches what this owner attached, on any network. Without
+// an owner, GC detaches, on networks that are loaded:
+//   - attachments without an owner, unless another process that recorded them still
+//     runs;
+//   - attachments of other software, only if a CRI runtime made them: their
+//     K8S_POD_INFRA_CONTAINER_ID in CNI_ARGS is the sandbox's ID.
 //
-// The plugins are told all attachments that are recorded, by whomever, and those
-// of validPods. While they run GC, no ADD and no DEL runs on their network. GC
-// waits for that, and holds others back for two seconds at a time.
+// GC does not touch networks with disableGC, unreadable records, and sandboxes that
+// were in use when GC was called. It logs each attachment that it detaches.
 //
-// validPods is only read. A nil element is passed over. An empty list means that
-// no sandbox is valid. GC tries everything; the error joins what failed:
-// *PodError for a sandbox, *PluginError, ErrBusy for what others did not give
-// back before ctx ended, ErrInvalidPod for an ID that cannot be one.
+// The plugins get all attachments that are recorded, also those of other software,
+// and those of validPods. While they run GC, no ADD and no DEL runs on their
+// network. GC waits for that, and holds others back for two seconds at a time.
+//
+// validPods is only read. A nil element is skipped. An empty list means that no
+// sandbox is valid. GC tries everything. The error joins what failed: *PodError for a
+// sandbox, *PluginError, ErrBusy when a sandbox or a network was still in use at the
+// end of ctx, ErrInvalidPod for an ID that cannot be one.
 func (c *CNI) GC(ctx context.Context, validPods []*PodNetwork) error {
 	if err := c.closed(); err != nil {
 		return err

@@ -16,7 +16,7 @@ type NetNSID struct {
 	// inodes again when a namespace is gone.
 	Dev uint64 `json:"dev,omitempty"`
 	Ino uint64 `json:"ino,omitempty"`
-	// BootID identifies the boot: nothing of an earlier boot is alive.
+	// BootID identifies the boot. Namespaces of an earlier boot no longer exist.
 	BootID string `json:"bootID,omitempty"`
 	// Cookie is the kernel's own number of the namespace. It is not used again
 	// before a reboot. It is 0 where the namespace may not be entered, and before
@@ -28,8 +28,8 @@ type NetNSID struct {
 func (a NetNSID) IsZero() bool { return a == NetNSID{} }
 
 // Same reports whether a and b identify one namespace. They must be of one boot.
-// Then the cookies decide if both have one. Otherwise device and inode decide,
-// which a later namespace may have inherited. Two zero values are the same.
+// Then the cookies decide if both have one. Otherwise device and inode decide; a
+// later namespace can have the same. Two zero values are the same.
 func (a NetNSID) Same(b NetNSID) bool { return netns.ID(a).Same(netns.ID(b)) }
 
 // NetNS is an open network namespace. It stays alive while it is open, also when
@@ -73,8 +73,8 @@ func NewNetNS(dir, name string) (*NetNS, error) { return openedNetNS(netns.Creat
 // /proc/PID/ns/net. A relative path is taken from the working directory.
 //
 // The error wraps [ErrNetNS] when the path leads to no network namespace, and also
-// [fs.ErrNotExist] when it leads to nothing. What is there and is no namespace is
-// not opened. Other errors are the system's. Opening takes no privilege; where the
+// [fs.ErrNotExist] when it leads to nothing. A file that is not a namespace is not
+// opened. Other errors are the system's. Opening takes no privilege; where the
 // namespace may not be entered, its ID lacks the cookie.
 func OpenNetNS(path string) (*NetNS, error) { return openedNetNS(netns.Open(path)) }
 

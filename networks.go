@@ -69,10 +69,9 @@ func configError(r confdir.Rejection) *ConfigError {
 	return &ConfigError{Path: r.Path, Network: r.Network, Err: r.Err}
 }
 
-// GetDefaultNetworkName returns the name of the network that a pod gets which
-// names none. It returns that of [WithDefaultNetwork] also while that network is
-// not loaded. It is empty when there is no default, and after Shutdown. It never
-// blocks.
+// GetDefaultNetworkName returns the name of the default network. It returns a name
+// set by [WithDefaultNetwork] even while that network is not loaded. It is empty when
+// there is no default, and after Shutdown. It never blocks.
 func (c *CNI) GetDefaultNetworkName() string {
 	if c.closed() != nil {
 		return ""

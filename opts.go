@@ -30,7 +30,7 @@ type optionFunc func(*options)
 
 func (f optionFunc) apply(o *options) { f(o) }
 
-// NoLimit is for options that set a limit: there is none.
+// NoLimit removes the limit that an option sets.
 const NoLimit = -1
 
 // The directories that New uses by default.
@@ -244,8 +244,9 @@ func WithDefaultNetwork(name string) Option {
 	return optionFunc(func(o *options) { o.defaultNetwork = name })
 }
 
-// WithConfList adds a network that is in no file, before those of the directory.
-// Given several times, it adds them in order. New fails if one does not parse.
+// WithConfList adds a network from memory. It comes before the networks of the
+// directory. The option may be given several times. New fails if a network does not
+// parse.
 func WithConfList(conf []byte) Option {
 	conf = slices.Clone(conf)
 	return optionFunc(func(o *options) { o.confLists = append(o.confLists, conf) })
@@ -265,8 +266,8 @@ func WithoutWatch() Option {
 	return optionFunc(func(o *options) { o.watch = false })
 }
 
-// WithInterfacePrefix sets what the names of interfaces begin with that the caller
-// does not name. A number follows. The default is "eth".
+// WithInterfacePrefix sets the prefix of the interface names that podcni chooses. A
+// number follows. The default is "eth".
 func WithInterfacePrefix(prefix string) Option {
 	return optionFunc(func(o *options) { o.ifPrefix = prefix })
 }
@@ -318,24 +319,24 @@ func WithParallelAttach() Option {
 	return optionFunc(func(o *options) { o.parallelAttach = true })
 }
 
-// WithStrictCapabilities makes it an error when a pod asks a network for what none
-// of its plugins declares as a capability, such as a port mapping without portmap,
-// and when a RuntimeConfig is for a network that the pod is not attached to. By
-// default both are warnings in the log, because some networks serve such wishes by
+// WithStrictCapabilities makes two things an error: a pod asks a network for a
+// capability that none of its plugins declares, such as a port mapping without
+// portmap; or a RuntimeConfig is for a network that the pod is not attached to. By
+// default podcni only logs a warning, because some networks serve such requests by
 // other means.
 func WithStrictCapabilities() Option {
 	return optionFunc(func(o *options) { o.strictCapabilities = true })
 }
 
-// WithOwner names this runtime in its records. Runtimes that share a cache
-// directory then leave each other's attachments alone in GC. The default is no
-// name.
+// WithOwner names this runtime in its records. GC then detaches only this runtime's
+// attachments, where several share a cache directory. The default is no name.
 func WithOwner(name string) Option {
 	return optionFunc(func(o *options) { o.owner = name })
 }
 
 // WithPluginEnv sets what plugins see of the runtime's environment: NAME passes a
-// variable on, PREFIX* all that begin so, "*" all, and NAME=value sets one. It
+// variable on, PREFIX* all variables with that prefix, "*" all, and NAME=value sets
+// one. It
 // replaces the default list: PATH, HOME, TMPDIR, and on Windows what the system
 // itself needs. It is read once, in New, so that ADD and DEL agree. Variables that
 // begin with CNI_ are not passed on, except CNI_NETNS_OVERRIDE if it is named.
@@ -365,9 +366,9 @@ func WithFsync() Option {
 	return optionFunc(func(o *options) { o.fsync = true })
 }
 
-// WithStrictPermissions rejects a network when its file, a plugin of it, or a
-// directory on the way to either could be written by anyone but root and the
-// runtime's own user. Plugins run with the runtime's rights.
+// WithStrictPermissions rejects a network if a user other than root and the
+// runtime's own can write its file, its plugins, or a directory on their paths.
+// Plugins run with the runtime's rights.
 func WithStrictPermissions() Option {
 	return optionFunc(func(o *options) { o.strict = true })
 }

@@ -22,20 +22,25 @@ func (c *CNI) SetUpPod(network PodNetwork) ([]NetResult, error) {
 // SetUpPodWithContext attaches the pod to its networks, or to the default network
 // when it names none. It attaches all of them, one after the other, or none: it
 // checks everything, brings lo up, records the attachments, and runs ADD. When
-// something fails, it detaches in reverse what it tried, within a time of its own
-// (see [WithTeardownGrace]). What it cannot detach stays recorded for TearDownPod
-// and GC, and is named in the error.
+// something fails, it detaches in reverse order. That has its own time limit (see
+// [WithTeardownGrace]). What it cannot detach stays recorded for TearDownPod and GC,
+// and is named in the error.
 //
 // What an earlier set-up of the sandbox left half done is detached first, and so
 // is what was attached to a namespace that is gone, as after a reboot.
 //
-// The results are in the order of the pod's networks. The error is a *PodError.
-// It wraps, before anything runs: ErrInvalidPod (a *FieldError),
-// ErrNetworkNotFound, ErrNetNS, ErrAlreadyAttached when the sandbox has one of the
-// interfaces already, ErrNameTaken, ErrBusy when another process has the sandbox
-// or GC has the network until ctx ends, a *RecordError when a record cannot be
-// read or written. After that: a *PluginError for each plugin that failed, or
-// ctx's error. It blocks until other operations on the sandbox are done.
+// The results are in the order of the pod's networks. The error is a *PodError. It
+// wraps one of these:
+//   - ErrInvalidPod (a *FieldError), ErrNetworkNotFound: nothing was run;
+//   - ErrAlreadyAttached when the sandbox has one of the interfaces already,
+//     ErrNameTaken, ErrNetNS: no ADD was run;
+//   - ErrBusy when another process has the sandbox, or GC has the network, until ctx
+//     ends;
+//   - a *RecordError when a record cannot be read or written;
+//   - a *PluginError for each plugin that failed;
+//   - ctx's error.
+//
+// It blocks until other operations on the sandbox are done.
 func (c *CNI) SetUpPodWithContext(ctx context.Context, network PodNetwork) ([]NetResult, error) {
 	if err := c.closed(); err != nil {
 		return nil, err

@@ -27,15 +27,15 @@ func (c *CNI) Status() error { return c.StatusWithContext(context.Background()) 
 
 // StatusWithContext returns nil when a pod that names no network can be attached.
 // Otherwise the error wraps ErrNotReady and the reason: the configuration
-// directory is missing or has no files, no file can be used (the first three
-// reasons are given, Rejected has all), the default network is not loaded, or a
-// plugin of it says with STATUS that it cannot serve. In the last case the error is
-// a *PluginError, which wraps the plugin's *types.Error: code 50 means no new
-// pods, 51 means that running pods may be cut off as well (specification, section
-// 5, "Error").
+// directory is missing or has no files; no file can be used (the error has the first
+// three reasons, Rejected has all); the default network is not loaded; or one of its
+// plugins says with STATUS that it cannot serve. In the last case the error is a
+// *PluginError, which wraps the plugin's *types.Error: code 50 means no new pods, 51
+// means that running pods may be cut off as well (specification, section 5,
+// "Error").
 //
-// STATUS is sent to networks of version 1.1.0 and later. Calls at the same time
-// share a run, which ctx does not end. No operation on a pod waits for it. After
+// STATUS is sent to networks of version 1.1.0 and later. Concurrent calls share one
+// run, and ctx does not end that run. No operation on a pod waits for it. After
 // Shutdown the error is ErrShutdown.
 func (c *CNI) StatusWithContext(ctx context.Context) error {
 	if err := c.closed(); err != nil {
@@ -90,8 +90,8 @@ func notServing(network string, err error) error {
 // WaitReady blocks until pods can be attached to all of the named networks, or to
 // the default network when none is named. When ctx ends first, the error wraps
 // ErrNotReady with the last reason, and ctx's error. After Shutdown it is
-// ErrShutdown. WaitReady acts on changes; only a plugin that fails STATUS is asked
-// again, after a second at first and every ten seconds at last.
+// ErrShutdown. A plugin that fails STATUS is asked again after a second, then after
+// longer pauses of up to ten seconds.
 func (c *CNI) WaitReady(ctx context.Context, networks ...string) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -153,8 +153,9 @@ func (c *CNI) GetPodNetworkStatus(network PodNetwork) ([]NetResult, error) {
 
 // GetPodNetworkStatusWithContext returns what attaching the pod gave, as it was
 // recorded: in the order of the networks that the pod names, or in the order of
-// attachment when it names none. It runs no plugin and waits for no operation,
-// unless [WithCheckOnGetStatus] asks for CHECK, which does both.
+// attachment when it names none. It runs no plugin and waits for no operation. With
+// [WithCheckOnGetStatus] it runs CHECK, and waits for other operations on the
+// sandbox.
 //
 // The error is a *PodError. It wraps ErrInvalidPod, ErrNotAttached, a *RecordError,
 // or what CHECK returned, a *PluginError.

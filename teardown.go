@@ -23,16 +23,16 @@ func (c *CNI) TearDownPod(network PodNetwork) error {
 
 // TearDownPodWithContext detaches the sandbox, in reverse order of attachment. If
 // the pod names no network, everything that is recorded of the sandbox is
-// detached. If it names networks, only those are, and where it names an
-// interface, only that one: so a network can be taken from a running pod.
+// detached. If it names networks, only those are detached. If it names an interface,
+// only that interface is. A network can thus be removed from a running pod.
 //
 // DEL goes out with what was recorded at ADD: also when the configuration has
 // changed or is gone, and when the namespace is gone or its path leads to another
 // one (CNI_NETNS is empty then). A DEL that fails holds up none of the others; its
 // attachment stays recorded for the next try. TearDownPod may be repeated.
 //
-// What the pod names and is not recorded gets a DEL as well, as far as the network
-// is loaded. So does the default network when the pod names none and nothing is
+// A network that the pod names but that is not recorded also gets DEL, if it is
+// loaded. So does the default network when the pod names none and nothing is
 // recorded.
 //
 // When ctx ends, detaching goes on for the time of [WithTeardownGrace], and every
@@ -236,16 +236,7 @@ func (c *CNI) detachOne(ctx context.Context, lock *locks.Sandbox, a *attachment)
 		return err
 	}
 	defer release()
-	err = c.del(ctx, a)
-	if errors.Is(err, ErrPluginNotFound) && a.isLoopback() {
-		// ocicni before 0.5 attached lo with it. The kernel removes lo.
-		return recordError(c.journal.RemoveResult(c.journal.ResultPath(a.Network, a.containerID, a.IfName)))
-	}
-	return err
-}
-
-func (a *attachment) isLoopback() bool {
-	return len(a.list.Plugins) == 1 && a.list.Plugins[0].Network.Type == "loopback"
+	return c.del(ctx, a)
 }
 
 func (a *attachment) close() {

@@ -138,7 +138,7 @@ type PodNetwork struct {
 	RuntimeConfig map[string]RuntimeConfig
 
 	// InterfaceConfig is what the pod asks of one attachment, by the name of
-	// its interface. Where it has an entry, that of RuntimeConfig is not used.
+	// its interface. An entry here replaces the RuntimeConfig of that network.
 	// An entry for an interface that no attachment has is an error.
 	InterfaceConfig map[string]RuntimeConfig
 
