@@ -128,6 +128,14 @@ func (c *command) main(ctx context.Context, args []string, stdin io.Reader, stdo
 		return exitUsage
 	}
 	e.args = set.Args()
+	// Flags end at the first argument. What looks like one after it must not be
+	// taken for a sandbox.
+	for _, arg := range e.args {
+		if c.name != "run" && strings.HasPrefix(arg, "-") {
+			fmt.Fprintf(stderr, "attach %s: flags go before other arguments: move %s\n", c.name, arg)
+			return exitUsage
+		}
+	}
 	if err := e.absolute(); err != nil {
 		e.complain(err)
 		return exitFailed

@@ -106,6 +106,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"add", "--id", "a", "--capability", "mac=c2:11"}, exitUsage, "KEY=JSON"},
 		{[]string{"gc"}, exitUsage, "--all"},
 		{[]string{"forget"}, exitUsage, "forget"},
+		{[]string{"forget", "web", "--cache-dir", "/nowhere"}, exitUsage, "move --cache-dir"},
+		{[]string{"gc", "web", "--all"}, exitUsage, "move --all"},
 	} {
 		var out, errs bytes.Buffer
 		require.Equal(t, test.status, run(t.Context(), test.args, nil, &out, &errs), test.args)
