@@ -102,7 +102,8 @@ func (c *CNI) Attachments(ctx context.Context) ([]Attachment, error) {
 
 var errSetAside = errors.New("it was set aside")
 
-// Forget removes the records of a sandbox without a DEL. podcni then knows nothing
+// Forget removes the records of a sandbox without a DEL, also those that were set
+// aside. podcni then knows nothing
 // of it any more. It is the last resort for a sandbox that cannot be torn down, for
 // example because a plugin is gone for good. What its plugins hold, such as
 // addresses, stays held. It blocks, under ctx, until other operations on the
@@ -142,7 +143,7 @@ func (c *CNI) Forget(ctx context.Context, containerID string) error {
 	for _, path := range paths {
 		errs = append(errs, recordError(c.journal.RemoveResult(path)))
 	}
-	errs = append(errs, recordError(c.journal.Remove(containerID)))
+	errs = append(errs, recordError(c.journal.Remove(containerID)), recordError(c.journal.RemoveAside(containerID)))
 	if found || len(paths) > 0 {
 		c.opts.log.Warn("records removed without DEL", "sandbox", containerID)
 	}

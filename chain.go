@@ -203,9 +203,9 @@ func (c *CNI) delOnce(ctx context.Context, a *attachment) error {
 	if kept != nil {
 		_, unusable = keptResult(kept, a.list.CNIVersion)
 	}
-	if unusable != nil {
-		// libcni would panic over it, or remove what is another's. DEL goes out
-		// without a result.
+	if unusable != nil || kept == nil {
+		// libcni would panic over it, or remove what is another's, which may come
+		// while the plugins run. DEL goes out without a result.
 		cacheDir = c.noResults()
 	}
 	err := pluginError(c.engine(r, cacheDir).DelNetworkList(ctx, a.list, a.runtimeConf()))

@@ -52,7 +52,7 @@ func (c *CNI) GC(ctx context.Context, validPods []*PodNetwork) error {
 		return context.Cause(ctx)
 	}
 	busy := c.locks.Busy() // first of all: what comes to its end from here on is too young
-	g := &collection{cni: c, valid: make(map[string]*PodNetwork, len(validPods)), busy: busy, stale: map[string][]journal.Key{}}
+	g := &collection{cni: c, valid: make(map[string]*PodNetwork, len(validPods)), busy: busy, stale: map[string][]journal.Attachment{}}
 	for _, pod := range validPods {
 		if pod == nil {
 			continue
@@ -74,7 +74,7 @@ type collection struct {
 	valid map[string]*PodNetwork
 	busy  map[string]bool
 	// stale is what is to be detached, by sandbox.
-	stale map[string][]journal.Key
+	stale map[string][]journal.Attachment
 }
 
 // find lists what is stale.
@@ -88,10 +88,10 @@ func (g *collection) find(ctx context.Context) error {
 		if g.valid[s.id] != nil || g.busy[s.id] {
 			continue
 		}
-		var keys []journal.Key
+		var keys []journal.Attachment
 		for _, a := range s.attachments {
 			if g.garbage(s, a) {
-				keys = append(keys, a.Key)
+				keys = append(keys, a)
 			}
 		}
 		if len(keys) == 0 {
@@ -152,6 +152,14 @@ func (g *collection) collect(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// isStale reports whether the attachment is one that find found: the same one,
+// not a later one of the same name.
+func (g *collection) isStale(id string, a journal.Attachment) bool {
+	return slices.ContainsFunc(g.stale[id], func(s journal.Attachment) bool {
+		return s.Key == a.Key && s.Since.Equal(a.Since)
+	})
+}
+
 func (g *collection) collectSandbox(ctx context.Context, id string) error {
 	c := g.cni
 	waiting, cancel := context.WithTimeout(ctx, gcSandbox)
@@ -192,7 +200,7 @@ func (g *collection) staleOf(ctx context.Context, j *journal.Journal, id string)
 	}
 	if j != nil {
 		for _, rec := range j.Attachments {
-			if slices.Contains(g.stale[id], rec.Key) {
+			if g.isStale(id, rec) {
 				take(c.recorded(ctx, id, rec))
 			}
 		}
@@ -251,7 +259,7 @@ func (g *collection) validOn(ctx context.Context, n *confdir.Network) ([]types.G
 	seen := make(map[types.GCAttachment]bool)
 	add := func(id, ifName string) {
 		a := types.GCAttachment{ContainerID: id, IfName: ifName}
-		if !seen[a] && !slices.Contains(g.stale[id], journal.Key{Network: name, IfName: ifName}) {
+		if !seen[a] {
 			seen[a], valid = true, append(valid, a)
 		}
 	}
@@ -266,7 +274,7 @@ func (g *collection) validOn(ctx context.Context, n *confdir.Network) ([]types.G
 	}
 	for _, s := range all {
 		for _, a := range s.attachments {
-			if a.Network == name {
+			if a.Network == name && !g.isStale(s.id, a) {
 				add(s.id, a.IfName)
 			}
 		}

@@ -176,6 +176,8 @@ func (c *CNI) makeWay(ctx context.Context, lock *locks.Sandbox, pod *PodNetwork,
 	}
 	if j == nil {
 		j = &journal.Journal{ContainerID: pod.ID, Owner: c.opts.owner}
+		// A pod's first interface is not among these: somebody else attached it.
+		j.Others = !slices.ContainsFunc(plan, func(a *attachment) bool { return a.IfName == c.opts.ifPrefix+"0" })
 	}
 	j.Pod = journal.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
 	left, err := c.leftovers(ctx, j, plan)
@@ -208,6 +210,9 @@ func (c *CNI) leftovers(ctx context.Context, j *journal.Journal, plan []*attachm
 	for i := range j.Attachments {
 		a := &j.Attachments[i]
 		kept, err := c.journal.Result(a.Network, j.ContainerID, a.IfName)
+		if err != nil && !errors.Is(err, journal.ErrUnreadable) && !errors.Is(err, journal.ErrNameTaken) {
+			return nil, recordError(err)
+		}
 		whole[i] = err == nil && kept != nil
 		if !whole[i] && !a.Detaching {
 			// All of its set-up is half done: the caller never heard of success.

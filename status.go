@@ -285,6 +285,12 @@ func (c *CNI) keptOf(ctx context.Context, containerID string) (all []keptAttachm
 	}
 	if j == nil {
 		results, bad, err := c.journal.Results(ctx, containerID)
+		if len(bad) > 0 {
+			// A set-up that began meanwhile is one more reason: libcni writes in place.
+			if begun, _ := c.journal.Read(containerID); begun != nil {
+				return c.keptOf(ctx, containerID)
+			}
+		}
 		for _, r := range results {
 			all = append(all, keptAttachment{Result: r, record: foreignRecord(r)})
 		}

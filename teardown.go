@@ -76,7 +76,21 @@ func (c *CNI) tearDown(caller context.Context, pod *PodNetwork) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer func() {
+		if lock != nil {
+			lock.Release()
+		}
+	}()
+	if !lock.KeptApart() && len(c.planLoaded(pod, nil)) > 0 {
+		// Nothing was recorded when we looked, and a DEL will go out: no set-up of
+		// another process may come between. Without a lock file it goes on as before.
+		lock.Release()
+		if lock, err = c.locks.Sandbox(ctx, pod.ID, true); err != nil {
+			if lock, err = c.locks.Sandbox(ctx, pod.ID, false); err != nil {
+				return err
+			}
+		}
+	}
 
 	j, err := c.journal.Read(pod.ID)
 	switch {
@@ -96,10 +110,14 @@ func (c *CNI) tearDownRecorded(ctx context.Context, turn turns, lock *locks.Sand
 	list, err := c.recordedOf(ctx, pod, j)
 	defer func() { closeAll(list) }()
 	errs := []error{err, orphans}
-	if orphans == nil && (!recorded || j.Torn) {
+	if orphans == nil && (!recorded || j.Torn || j.Others) {
+		j.Others = true
 		others, err := c.others(ctx, pod)
 		others = without(others, list)
-		errs = append(errs, err, c.adopt(j, others))
+		errs = append(errs, err)
+		if err := c.adopt(j, others); err != nil {
+			c.opts.log.Warn("a DEL cannot be recorded", "sandbox", pod.ID, "err", err)
+		}
 		list = append(list, others...)
 		recorded = recorded || len(others) > 0 || err != nil
 	}

@@ -3,6 +3,7 @@ package faults_test
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -196,4 +197,59 @@ func TestGCLeavesWhatComesLater(t *testing.T) {
 			require.Equal(t, []types.GCAttachment{{ContainerID: "later", IfName: "eth0"}}, validAttachments(t, call))
 		}
 	}
+}
+
+// GC found a sandbox stale. Before it comes to it, the sandbox is torn down and set
+// up again.
+func TestGCLeavesASandboxThatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	n.bin.Plugin("b").Pool()
+	p := n.open()
+	for _, id := range strings.Split("a0 a1 a2 a3 a4 a5 a6 a7", " ") {
+		_, err := p.SetUpPod(n.pod(id, "a"))
+		require.NoError(t, err)
+	}
+	_, err := p.SetUpPod(n.pod("z", "b"))
+	require.NoError(t, err)
+	gate := n.bin.Plugin("a").Gate("DEL")
+	done := make(chan error, 1)
+	go func() { done <- p.GC(t.Context(), nil) }()
+	for range 8 {
+		gate.Wait(t)
+	}
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "z"}))
+	_, err = p.SetUpPod(n.pod("z", "b"))
+	require.NoError(t, err)
+	gate.Open()
+	require.NoError(t, <-done)
+	require.Equal(t, []string{"b z eth0"}, n.bin.Plugin("b").Held(t))
+}
+
+// A sandbox found stale is set up again before GC has the network: its plugins are
+// told of it.
+func TestGCTellsPluginsOfASandboxThatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a")
+	p := n.open()
+	_, err := p.SetUpPod(n.pod("z", "a"))
+	require.NoError(t, err)
+	gate := n.bin.Plugin("a").Gate("ADD")
+	held := make(chan error, 1)
+	go func() { _, err := p.SetUpPod(n.pod("slow", "a")); held <- err }()
+	gate.Wait(t)
+	done := make(chan error, 1)
+	go func() { done <- p.GC(t.Context(), []*podcni.PodNetwork{{ID: "slow"}}) }()
+	n.waitForVerbs("DEL a", 1) // z is collected; GC waits for the network
+	again := make(chan error, 1)
+	go func() { _, err := p.SetUpPod(n.pod("z", "a")); again <- err }() // waits 2 s behind GC
+	gate.Wait(t)
+	gate.Open()
+	require.NoError(t, <-held)
+	require.NoError(t, <-again)
+	require.NoError(t, <-done)
+	calls := n.calls()
+	last := calls[len(calls)-1]
+	require.Equal(t, "GC", last.Verb)
+	require.Contains(t, validAttachments(t, last), types.GCAttachment{ContainerID: "z", IfName: "eth0"})
 }

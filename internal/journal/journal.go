@@ -52,6 +52,8 @@ type Journal struct {
 	// Torn says that a line could not be read, as after a power failure: there
 	// may have been more attachments.
 	Torn bool
+	// Others says that another runtime may have attached more of the sandbox.
+	Others bool
 }
 
 // Pod is whose sandbox it is.
@@ -90,6 +92,7 @@ type line struct {
 	ContainerID string `json:"containerID,omitempty"`
 	Owner       string `json:"owner,omitempty"`
 	Pod         Pod    `json:"pod,omitzero"`
+	Others      bool   `json:"others,omitempty"`
 
 	Writer    proc.ID      `json:"writer,omitzero"`
 	Attach    []Attachment `json:"attach,omitempty"`
@@ -119,7 +122,7 @@ func (j *Journal) apply(l *line) {
 func (j *Journal) first() *line {
 	return &line{
 		Version: version, ContainerID: j.ContainerID, Owner: j.Owner, Pod: j.Pod,
-		Writer: j.Writer, Attach: j.Attachments,
+		Writer: j.Writer, Attach: j.Attachments, Others: j.Others,
 	}
 }
 
@@ -146,7 +149,7 @@ func decode(containerID string, data []byte) (*Journal, error) {
 	case l.ContainerID != containerID:
 		return nil, errWhose
 	}
-	j := &Journal{ContainerID: l.ContainerID, Owner: l.Owner, Pod: l.Pod}
+	j := &Journal{ContainerID: l.ContainerID, Owner: l.Owner, Pod: l.Pod, Others: l.Others}
 	if err := l.check(containerID); err != nil {
 		return nil, err
 	}

@@ -1,13 +1,11 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,7 +37,7 @@ type resultFile struct {
 	NetNS          string                     `json:"netns"`
 	Args           [][2]string                `json:"cniArgs"`
 	CapabilityArgs map[string]json.RawMessage `json:"capabilityArgs"`
-	Result         json.RawMessage            `json:"result"`
+	Result         map[string]any             `json:"result"` // as libcni reads it: keys that differ in case, or come twice, too
 }
 
 const resultKind = "cniCacheV1" // libcni's
@@ -113,19 +111,15 @@ func decodeResult(name string, data []byte) (*Result, error) {
 		Network: f.Network, ContainerID: f.ContainerID, IfName: f.IfName, NetNS: f.NetNS,
 		Config: f.Config, Args: f.Args, CapabilityArgs: f.CapabilityArgs,
 	}
-	if raw := bytes.TrimSpace(f.Result); len(raw) > 0 && !bytes.Equal(raw, []byte("null")) {
-		r.Raw = raw
+	var err error
+	if f.Result != nil {
+		r.Raw, err = json.Marshal(f.Result)
 	}
-	return r, nil
+	return r, err
 }
 
 // RemoveResult removes the result of an attachment. That there is none is fine.
-func (s *Store) RemoveResult(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &Error{Path: path, Err: err}
-	}
-	return nil
-}
+func (s *Store) RemoveResult(path string) error { return remove(path) }
 
 // ResultNames lists the names of libcni's files, sorted.
 func (s *Store) ResultNames() ([]string, error) {

@@ -127,8 +127,14 @@ func (s *Store) Detached(j *Journal, keys []Key) error {
 }
 
 // Remove removes a sandbox's journal. That there is none is fine.
-func (s *Store) Remove(id string) error {
-	path := s.Path(id)
+func (s *Store) Remove(id string) error { return remove(s.Path(id)) }
+
+// RemoveAside removes what was set aside of a sandbox. That there is none is fine.
+func (s *Store) RemoveAside(id string) error {
+	return remove(filepath.Join(s.journals, asideDir, id))
+}
+
+func remove(path string) error {
 	if err := os.Remove(path); err != nil {
 		// A read-only file system says so before it looks for the file.
 		if _, gone := os.Lstat(path); !errors.Is(gone, fs.ErrNotExist) {

@@ -50,9 +50,9 @@ type Locks struct {
 	names     keyed // each held by one
 	networks  keyed // each held by many, or by a GC alone
 
-	mu     sync.Mutex     // guards what follows; under it only the lock file is looked at
-	file   *lockFile      // the opening that new locks are taken with; nil when there is none
-	shares map[string]int // operations on a network, by its name
+	mu     sync.Mutex    // guards what follows; under it only the lock file is looked at
+	file   *lockFile     // the opening that new locks are taken with; nil when there is none
+	shares map[share]int // operations on a network
 }
 
 // New makes the locks. It touches nothing on disk: the first set-up does.
@@ -61,8 +61,14 @@ func New(cacheDir string, log *slog.Logger) *Locks {
 	return &Locks{
 		dir: dir, path: filepath.Join(dir, ".lock"), results: filepath.Join(cacheDir, "results"), log: log,
 		sandboxes: keyed{places: 1}, names: keyed{places: 1}, networks: keyed{places: wholeNetwork},
-		shares: make(map[string]int),
+		shares: make(map[share]int),
 	}
+}
+
+// share is a network's lock in one opening of the lock file.
+type share struct {
+	file *lockFile
+	name string
 }
 
 const (
@@ -129,6 +135,9 @@ func (l *Locks) newSandbox(file *lockFile, offset int64, release func()) *Sandbo
 // Busy reports which sandboxes this process is at work on.
 func (l *Locks) Busy() map[string]bool { return l.sandboxes.held() }
 
+// KeptApart reports whether other processes are locked out of the sandbox.
+func (s *Sandbox) KeptApart() bool { return s.file != nil }
+
 // Release gives the sandbox back. Call it once.
 func (s *Sandbox) Release() {
 	for _, release := range slices.Backward(s.release) {
@@ -162,13 +171,14 @@ func (s *Sandbox) Network(ctx context.Context, name string) (release func(), err
 	}
 	// Operations of this process share one lock between processes.
 	l.mu.Lock()
-	l.shares[name]++
+	key := share{s.file, name}
+	l.shares[key]++
 	l.mu.Unlock()
 	release = func() {
 		l.mu.Lock()
-		l.shares[name]--
-		if l.shares[name] == 0 {
-			delete(l.shares, name)
+		l.shares[key]--
+		if l.shares[key] == 0 {
+			delete(l.shares, key)
 			s.file.unlock(networkByte(name))
 		}
 		l.mu.Unlock()
