@@ -352,7 +352,7 @@ func (c *CNI) foreignList(r *journal.Result) (*libcni.NetworkConfigList, error) 
 	return confdir.Append(list, loaded.List.Plugins[loaded.Inlined:])
 }
 
-// foreignRecord is the attachment of another runtime, but for its configuration.
+// foreignRecord is the attachment of another runtime, without its configuration.
 func foreignRecord(r *journal.Result) journal.Attachment {
 	return journal.Attachment{
 		Key:   journal.Key{Network: r.Network, IfName: r.IfName},

@@ -43,7 +43,7 @@ func damages() map[string]func(t *testing.T, path string) {
 	}
 }
 
-// without returns the verbs but for those.
+// without returns the verbs that are not among the others.
 func without(verbs []string, but ...string) []string {
 	return slices.DeleteFunc(verbs, func(v string) bool { return slices.Contains(but, v) })
 }

@@ -95,7 +95,7 @@ func (e lineError) Error() string { return string(e) }
 
 func usageError(format string, args ...any) error { return lineError(fmt.Sprintf(format, args...)) }
 
-// run is the whole program but for the process around it.
+// run is the whole program, without the process around it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		usage(stderr)

@@ -16,8 +16,7 @@ func TestMain(m *testing.M) {
 	testutils.Main(m, func() error { return goleak.Find() })
 }
 
-// The demonstration as make demo runs it, but for the sandbox, which is the
-// tests' own. Not in parallel: it sets PATH.
+// The demonstration as make demo runs it, in a sandbox of the tests' own. Not in parallel: it sets PATH.
 func TestDemo(t *testing.T) {
 	plugins := os.Getenv("PODCNI_PLUGINS")
 	if plugins == "" {

@@ -18,7 +18,7 @@ import (
 
 var errProbing = errors.New("its plugins are being asked for their versions")
 
-// loader makes snapshots. It belongs to one goroutine, but for rendered.
+// loader makes snapshots. It belongs to one goroutine. Only rendered does not.
 type loader struct {
 	o        *Options
 	probes   *prober

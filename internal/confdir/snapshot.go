@@ -21,7 +21,7 @@ type Snapshot struct {
 	// the default.
 	DefaultName string
 	Reason      error
-	// Rejected is what is not in force as it stands, in the order of Networks.
+	// Rejected is what is not in force as its file says, in the order of Networks.
 	Rejected []Rejection
 
 	pending int      // networks that wait for a plugin's answer
@@ -43,7 +43,7 @@ type Network struct {
 	Capabilities []string
 }
 
-// Rejection is a file or a network that is not in force as it stands.
+// Rejection is a file or a network that is not in force as the file says.
 type Rejection struct {
 	Path    string
 	Network string // empty if it is not known
