@@ -67,7 +67,7 @@ func (f *flags) flagSet(name string) *flag.FlagSet {
 	set.BoolVar(&f.json, "json", false, "print JSON")
 	set.BoolVar(&f.noStrict, "no-strict", false, "as root: also take files and plugins that other users can write (by default they are refused)")
 	set.BoolVar(&f.verbose, "verbose", false, "log what is done, and what plugins write to stderr")
-	set.Func("timeout", "give up after this `TIME`, for example 30s; run: attaching only (default: each plugin has its own limit)",
+	set.Func("timeout", "give up after this `TIME`, for example 30s; run: attaching only; watch: end then (default: each plugin has its own limit)",
 		func(v string) (err error) {
 			f.timeout, err = time.ParseDuration(v)
 			if err != nil || f.timeout <= 0 {

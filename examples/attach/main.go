@@ -140,7 +140,7 @@ func (c *command) main(ctx context.Context, args []string, stdin io.Reader, stdo
 		e.complain(err)
 		return exitFailed
 	}
-	if e.timeout > 0 && c.name != "run" && c.name != "watch" {
+	if e.timeout > 0 && c.name != "run" {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, e.timeout)
 		defer cancel()

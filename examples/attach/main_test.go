@@ -267,6 +267,9 @@ func TestWatch(t *testing.T) {
 	waitFor(t, &out, "= network is not ready: ")
 	interrupt()
 	require.Zero(t, <-done)
+
+	status, _, errs := s.attach("watch", "--timeout", "1ms")
+	require.Zero(t, status, errs)
 }
 
 func waitFor(t *testing.T, out *syncBuffer, text string) {
