@@ -168,7 +168,7 @@ func (c *CNI) makeWay(ctx context.Context, lock *locks.Sandbox, pod *PodNetwork,
 	turn := func(int) (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
 	switch {
 	case errors.Is(err, journal.ErrUnreadable):
-		if err := c.detachUnreadable(turn, lock, pod, err); err != nil {
+		if err := c.detachUnreadable(turn, lock, pod, false, err); err != nil {
 			return nil, fmt.Errorf("detach what an unreadable record stands for: %w", err)
 		}
 	case err != nil:

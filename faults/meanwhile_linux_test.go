@@ -177,3 +177,21 @@ func TestForgetRemovesWhatWasSetAside(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list)
 }
+
+// A network is taken from a running pod whose journal cannot be read.
+func TestTearDownOfANamedNetworkWithADamagedJournal(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	n.bin.Plugin("a").Pool()
+	p := n.open()
+	pod := n.pod("sandbox", "a", "b")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(n.journal(), 0))
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox", Networks: []podcni.NetAttachment{{Name: "b", Ifname: "eth1"}}}))
+	require.Equal(t, []string{"a sandbox eth0"}, n.bin.Plugin("a").Held(t), "a was not named")
+	require.FileExists(t, n.journal())
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
+	require.Empty(t, n.bin.Plugin("a").Held(t))
+	require.NoFileExists(t, n.journal())
+}
