@@ -168,8 +168,12 @@ func (c *CNI) makeWay(ctx context.Context, lock *locks.Sandbox, pod *PodNetwork,
 	turn := func(int) (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
 	switch {
 	case errors.Is(err, journal.ErrUnreadable):
-		if err := c.detachUnreadable(turn, lock, pod, false, err); err != nil {
-			return nil, fmt.Errorf("detach what an unreadable record stands for: %w", err)
+		left, detachErr := c.detachUnreadable(turn, lock, pod, err)
+		switch {
+		case detachErr != nil:
+			return nil, fmt.Errorf("detach what an unreadable record stands for: %w", detachErr)
+		case left > 0:
+			return nil, fmt.Errorf("the sandbox is attached to other networks, tear it down first: %w", recordError(err))
 		}
 	case err != nil:
 		return nil, recordError(err)

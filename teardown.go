@@ -95,7 +95,8 @@ func (c *CNI) tearDown(caller context.Context, pod *PodNetwork) error {
 	j, err := c.journal.Read(pod.ID)
 	switch {
 	case errors.Is(err, journal.ErrUnreadable):
-		return c.detachUnreadable(turn, lock, pod, true, err)
+		_, err := c.detachUnreadable(turn, lock, pod, err)
+		return err
 	case err != nil:
 		return recordError(err)
 	case j == nil:
@@ -397,27 +398,24 @@ func (c *CNI) foreign(ctx context.Context, r *journal.Result) (*attachment, erro
 }
 
 // detachUnreadable detaches a sandbox whose journal cannot be read: what libcni
-// has recorded of it, and the networks that the pod names, or the default one. With
-// named it leaves what the pod does not name. It sets the journal aside when
-// nothing is left, all of that succeeded, and it was something.
-func (c *CNI) detachUnreadable(turn turns, lock *locks.Sandbox, pod *PodNetwork, named bool, unreadable error) error {
+// has recorded of it, as far as the pod names it, and the networks that the pod
+// names, or the default one. It sets the journal aside when that was something, all
+// of it succeeded, and nothing is left.
+func (c *CNI) detachUnreadable(turn turns, lock *locks.Sandbox, pod *PodNetwork, unreadable error) (left int, err error) {
 	ctx, cancel := turn(1)
 	defer cancel()
 	everything := *pod
 	everything.Networks = nil
 	list, err := c.others(ctx, &everything)
 	defer func() { closeAll(list) }()
-	all := len(list)
-	if named {
-		list = slices.DeleteFunc(list, func(a *attachment) bool {
-			if pod.names(a.Network, a.IfName) {
-				return false
-			}
-			a.close()
-			return true
-		})
-	}
-	left := all - len(list)
+	list = slices.DeleteFunc(list, func(a *attachment) bool {
+		if pod.names(a.Network, a.IfName) {
+			return false
+		}
+		a.close()
+		left++
+		return true
+	})
 	errs := []error{err}
 	for _, a := range without(c.planLoaded(pod, nil), list) {
 		a.ns, err = c.openNetNS(ctx, a.NetNS, netns.ID{})
@@ -432,14 +430,14 @@ func (c *CNI) detachUnreadable(turn turns, lock *locks.Sandbox, pod *PodNetwork,
 		cancel()
 	}
 	if err := errors.Join(errs...); err != nil {
-		return errors.Join(recordError(unreadable), err)
+		return left, errors.Join(recordError(unreadable), err)
 	}
 	c.opts.log.Warn("the record of a sandbox could not be read: it was detached by what libcni recorded and what the caller named",
 		"sandbox", pod.ID, "left", left, "err", unreadable)
 	if left > 0 {
-		return nil
+		return left, nil
 	}
-	return recordError(c.journal.SetAside(pod.ID))
+	return 0, recordError(c.journal.SetAside(pod.ID))
 }
 
 var errNothingToSend = fmt.Errorf("%w: no network of it is known: name its networks", ErrBadRecord)

@@ -195,3 +195,22 @@ func TestTearDownOfANamedNetworkWithADamagedJournal(t *testing.T) {
 	require.Empty(t, n.bin.Plugin("a").Held(t))
 	require.NoFileExists(t, n.journal())
 }
+
+// A set-up of a further network cannot record it, and takes nothing from the pod.
+func TestFurtherNetworkWithADamagedJournal(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "a", "b")
+	n.bin.Plugin("a").Pool()
+	p := n.open()
+	pod := n.pod("sandbox", "a")
+	_, err := p.SetUpPod(pod)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(n.journal(), 0))
+	more := pod
+	more.Networks = []podcni.NetAttachment{{Name: "b", Ifname: "net1"}}
+	_, err = p.SetUpPod(more)
+	require.ErrorIs(t, err, podcni.ErrBadRecord)
+	require.Equal(t, []string{"a sandbox eth0"}, n.bin.Plugin("a").Held(t), "the pod runs")
+	require.NoError(t, p.TearDownPod(podcni.PodNetwork{ID: "sandbox"}))
+	require.Empty(t, n.bin.Plugin("a").Held(t))
+}
