@@ -154,7 +154,7 @@ func (c *CNI) recordedOf(ctx context.Context, pod *PodNetwork, j *journal.Journa
 }
 
 // tearDownNamed sends DEL for what the pod names and is not in done. Nothing is
-// known of it, so that nothing stays recorded, whatever comes of it. But while the
+// known of it, so that nothing stays recorded, whether it succeeds or not. While the
 // DEL is under way it is recorded: if we die, whoever comes next finds the plugin.
 func (c *CNI) tearDownNamed(ctx context.Context, turn turns, lock *locks.Sandbox, pod *PodNetwork, j *journal.Journal, done []*attachment) error {
 	named := without(c.planLoaded(pod, j), done)

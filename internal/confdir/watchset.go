@@ -88,7 +88,7 @@ func (s *watchSet) followEntries(dir string) {
 }
 
 // follow walks along path and notes each directory on the way with the name
-// that matters there. It answers the path without symlinks and what is there,
+// that matters there. It returns the path without symlinks and what is there,
 // nil when it cannot be reached.
 func (s *watchSet) follow(path string) (string, fs.FileInfo) {
 	root := filepath.VolumeName(path) + string(filepath.Separator)

@@ -106,7 +106,7 @@ func open(ctx context.Context, path string, look func(n *NS, home *os.File) erro
 	return n, nil
 }
 
-// open opens what is at n.path and identifies it, but for the cookie.
+// open opens what is at n.path and identifies it. It does not ask for the cookie.
 func (n *NS) open() error {
 	if strings.ContainsRune(n.path, 0) {
 		return fmt.Errorf("%w: the path holds a NUL byte", ErrNotNetNS)

@@ -481,7 +481,7 @@ func TestOrphansHungEnvironment(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", pid))
 	require.Less(t, time.Since(began), environWait)
-	// A process that is none of ours costs the wait for its identity at most.
+	// For a process that is not ours, only its identity is waited for.
 	l.run.Plugins = []string{"other"}
 	began = time.Now()
 	require.NoError(t, r.EndOrphans(t.Context(), l.writer, []Attachment{l.run}))

@@ -66,8 +66,8 @@ type Options struct {
 	BinDirs []string
 	// Env is what of this process's environment plugins see: NAME passes a
 	// variable on, PREFIX* each that begins so, "*" all, and NAME=value sets one.
-	// Variables that begin with CNI_ are left out, but for CNI_NETNS_OVERRIDE
-	// where its full name is given.
+	// Variables that begin with CNI_ are left out. CNI_NETNS_OVERRIDE is
+	// not, where its full name is given.
 	Env []string
 	// Limits bound a run's time, by verb. 0 or absent: no limit.
 	Limits map[string]time.Duration
