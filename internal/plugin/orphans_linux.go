@@ -288,7 +288,9 @@ func (r *Runner) leftBehind(ctx context.Context, all map[int]process, writer pro
 				if known && parent.start >= writer.Start {
 					continue
 				}
-				p.known = p.known && known
+				// A parent that was not listed, and is not there, has just died.
+				_, listed := all[p.parent]
+				p.known = p.known && (known || !listed && unix.Kill(p.parent, 0) == unix.ESRCH)
 			}
 			left[pid], more = true, true
 			groups[p.group] = append(groups[p.group], p)

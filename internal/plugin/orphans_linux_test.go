@@ -429,6 +429,30 @@ func TestOrphansUndecided(t *testing.T) {
 	require.ErrorIs(t, r.EndOrphans(t.Context(), l.writer, []Attachment{l.run}), context.DeadlineExceeded)
 }
 
+// Process numbers begin anew: a child can be listed before its parent, and the
+// parent be gone when it is its turn. What the child does can be read all the same.
+func TestOrphansParentDiesMeanwhile(t *testing.T) {
+	t.Parallel()
+	gone := exec.Command("true")
+	require.NoError(t, gone.Run())
+	child := exec.Command("sleep", "300")
+	require.NoError(t, child.Start())
+	defer func() {
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	}()
+	pid := child.Process.Pid
+	listed := process{pid: pid, parent: gone.Process.Pid, group: pid, session: 1}
+	groups := New(Options{}).leftBehind(t.Context(), map[int]process{pid: listed}, proc.ID{})
+	require.Len(t, groups[pid], 1)
+	require.True(t, groups[pid][0].known)
+
+	listed.parent = os.Getppid() // not listed either, but alive
+	groups = New(Options{}).leftBehind(t.Context(), map[int]process{pid: listed}, proc.ID{})
+	require.Len(t, groups[pid], 1)
+	require.False(t, groups[pid][0].known)
+}
+
 // The context ends the wait for what does not end.
 func TestOrphansContext(t *testing.T) {
 	t.Parallel()
